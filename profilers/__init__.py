@@ -1,0 +1,1 @@
+"""What a call costs: multiply-adds and time. Import from the modules; nothing here knows vtw_search."""

@@ -1,0 +1,64 @@
+"""Fixtures shared by all tests: a tiny random LLaVA and inputs for it. Nothing here needs a network or a GPU."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import torch
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+IMAGE_TOKEN = 3
+PATCHES = 9
+LAYERS = 6
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make_tiny_llava(attention: str = "sdpa", layers: int = LAYERS) -> LlavaForConditionalGeneration:
+    """Return a random LLaVA with grouped queries, re-randomised so that its logits depend on what it sees."""
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=12, patch_size=4
+    )
+    text = LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=60, max_position_embeddings=128, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=IMAGE_TOKEN, image_seq_length=PATCHES)
+    config._attn_implementation = attention
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(config).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+    torch.nn.init.normal_(model.model.language_model.embed_tokens.weight)
+    torch.nn.init.normal_(model.model.multi_modal_projector.linear_2.weight, std=0.5)
+    return model
+
+
+@pytest.fixture(scope="session", params=["eager", "sdpa"])
+def tiny_llava(request: pytest.FixtureRequest) -> LlavaForConditionalGeneration:
+    """A tiny random LLaVA under each attention implementation."""
+    return make_tiny_llava(request.param)
+
+
+def make_inputs(images_per_row: tuple[int, ...], text: int = 5, seed: int = 0) -> dict[str, Any]:
+    """Return a left-padded batch whose rows hold the given numbers of images, between text tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for number, images in enumerate(images_per_row):
+        words = torch.randint(4, 60, (text + number,), generator=generator).tolist()
+        rows.append([1, 7, *([IMAGE_TOKEN] * PATCHES + [5]) * images, *words])
+    length = max(len(row) for row in rows)
+    input_ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+    inputs = {"input_ids": input_ids, "attention_mask": mask}
+    if sum(images_per_row):
+        inputs["pixel_values"] = torch.randn(sum(images_per_row), 3, 12, 12, generator=generator)
+    return inputs

@@ -1,0 +1,72 @@
+"""Typed errors. Each message states the rule that was broken, the value that broke it and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VtwError(Exception):
+    """Base of every error that the user can act on. Commands print it on one line and exit with `exit_code`."""
+
+    exit_code = 2
+
+    def __init__(self, rule: str, *, value: object = None, remedy: str = "") -> None:
+        self.rule, self.value, self.remedy = rule, value, remedy
+        parts = [rule if value is None else f"{rule}, got {value!r}"]
+        if remedy:
+            parts.append(remedy)
+        super().__init__("; ".join(parts))
+
+
+class PolicyError(VtwError):
+    """A policy breaks its own rules or does not fit the model."""
+
+
+class PolicyFileError(VtwError):
+    """A policy file cannot be read, or is not for this model or this version."""
+
+
+class ModelError(VtwError):
+    """A model cannot be loaded, or its family is not supported."""
+
+
+class RuntimeUseError(VtwError):
+    """The runtime was asked for something that it would have to guess."""
+
+
+class TaskError(VtwError):
+    """A task or one of its samples is not usable."""
+
+
+class ConfigError(VtwError):
+    """The configuration is not valid."""
+
+
+class StoreError(VtwError):
+    """Records or results cannot be read or written."""
+
+
+class MissingExtraError(VtwError):
+    """An optional dependency of the command is not installed."""
+
+
+class UnknownNameError(VtwError):
+    """A name was looked up and does not exist."""
+
+
+class UnknownTaskWarning(UserWarning):
+    """A policy set has no entry for the task, so its default is used."""
+
+
+def near_matches(name: str, known: Iterable[str]) -> str:
+    """Return a hint such as "did you mean 'a'? known: a, b, c"."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    guess = "did you mean " + " or ".join(repr(match) for match in close) + "? " if close else ""
+    return f"{guess}known: {', '.join(names) if names else 'none'}"
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """Build the error of a failed look-up, with near matches and the list of what exists."""
+    return UnknownNameError(f"unknown {kind} {name!r}", remedy=near_matches(name, known))

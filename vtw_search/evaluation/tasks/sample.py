@@ -1,0 +1,75 @@
+"""The record that every task, built in or the user's own, is made of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image, UnidentifiedImageError
+
+from vtw_search.errors import TaskError
+
+
+class ImageSource(Protocol):
+    """An image that is opened when it is needed and identified without being decoded."""
+
+    def open(self) -> Image.Image:
+        """Return the image in RGB."""
+
+    def digest(self) -> str:
+        """Return a hash of the content, as hexadecimal digits."""
+
+
+@dataclass(frozen=True)
+class FileImage:
+    """An image file."""
+
+    path: Path
+
+    def open(self) -> Image.Image:
+        """Return the image in RGB; TaskError when the file is not a readable image."""
+        try:
+            with Image.open(self.path) as image:
+                return image.convert("RGB")
+        except (OSError, UnidentifiedImageError) as error:
+            raise TaskError("an image must be readable", value=str(self.path), remedy=str(error)) from error
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the file's bytes."""
+        try:
+            return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise TaskError("an image must be readable", value=str(self.path), remedy=str(error)) from error
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question about zero or more images.
+
+    Args:
+        id: unique within the task.
+        images: in prompt order; empty for text-only samples.
+        prompt: the question, without chat template.
+        answers: accepted answers, not empty.
+        metric: a name in `vtw_search.evaluation.metrics.METRICS`.
+        cluster: samples that share an image share a cluster; statistics treat clusters as independent.
+        slices: named subsets the sample belongs to, for example `{"digits": "3"}`.
+    """
+
+    id: str
+    images: tuple[ImageSource, ...]
+    prompt: str
+    answers: tuple[str, ...]
+    metric: str
+    cluster: str
+    slices: Mapping[str, str] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """Hash everything that can change a measurement of this sample."""
+        parts = [self.id, self.prompt, *self.answers, self.metric, self.cluster]
+        parts += [image.digest() for image in self.images]
+        parts += [f"{key}={value}" for key, value in sorted(self.slices.items())]
+        return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()

@@ -1,0 +1,83 @@
+"""What the product knows of a loaded model, filled in by adapters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+# The settings that decide a model's shape. Nothing else of a config enters the digest, so that a new release of
+# transformers, which adds keys with defaults, does not change it.
+_SHAPE_KEYS = (
+    "model_type",
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "image_size",
+    "patch_size",
+    "image_token_id",
+    "vision_feature_layer",
+    "vision_feature_select_strategy",
+)
+
+
+class ModelFingerprint(BaseModel):
+    """Identity of a model as far as a policy depends on it.
+
+    Attributes:
+        id: Hub id or folder name it was loaded from.
+        revision: commit of the Hub repository, or None for a folder.
+        type: `model_type` of the config.
+        num_layers: L, the number of decoder layers.
+        config_digest: hash of the shape-deciding part of the config.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    revision: str | None
+    type: str
+    num_layers: int
+    config_digest: str
+
+    def same_shape(self, other: ModelFingerprint) -> bool:
+        """Tell whether a policy for one can run on the other; names and revisions may differ."""
+        return (self.type, self.num_layers, self.config_digest) == (other.type, other.num_layers, other.config_digest)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Answers to the required questions about a model.
+
+    Attributes:
+        fingerprint: its identity.
+        num_layers: L.
+        first_layer, last_layer: supported range of K for a decoder stage; K = L keeps every token.
+        attention: name of the attention implementation that is active.
+    """
+
+    fingerprint: ModelFingerprint
+    num_layers: int
+    first_layer: int
+    last_layer: int
+    attention: str
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Hash the shape-deciding keys of a (nested) config dictionary."""
+
+    def shape_of(part: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {key: part[key] for key in _SHAPE_KEYS if part.get(key) is not None}
+        nested = {key: shape_of(value) for key, value in part.items() if isinstance(value, Mapping)}
+        return kept | {key: value for key, value in nested.items() if value}
+
+    text = json.dumps(shape_of(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,29 @@
+"""Atomic writes: a file is either the old one or the complete new one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from vtw_search.errors import StoreError
+
+
+def write_text_atomically(path: Path, text: str) -> Path:
+    """Replace `path` by `text`, or leave it untouched and raise StoreError (a full disk, a read-only folder)."""
+    return write_atomically(path, lambda staging: staging.write_text(text, encoding="utf-8"))
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a file beside `path`, flush it to disk and rename it; errors as `write_text_atomically`."""
+    staging = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(staging)
+        with staging.open("rb") as stream:
+            os.fsync(stream.fileno())
+        staging.replace(path)
+    except OSError as error:
+        staging.unlink(missing_ok=True)
+        raise StoreError("a result must be writable", value=str(path), remedy=f"{error}; free space or fix the permissions and run again") from error
+    return path

@@ -1,0 +1,116 @@
+"""Policies as frozen data: what leaves, where, per task. Nothing here knows a model."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vtw_search.errors import PolicyError, UnknownTaskWarning, near_matches
+from vtw_search.facts import ModelFingerprint
+
+SCHEMA_VERSION = 1
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class Stage(BaseModel):
+    """One operator at one place.
+
+    Attributes:
+        site: where in the model; `decoder` acts on the input of decoder layer `layer`.
+        layer: K, 0-based, from 1 to L; at K = L nothing is left to save.
+        operator: name of an operator, for example `withdraw`.
+    """
+
+    model_config = _FROZEN
+
+    site: Literal["decoder"] = "decoder"
+    layer: int = Field(ge=1)
+    operator: str
+
+
+class Policy(BaseModel):
+    """An ordered tuple of stages for one task; the empty policy keeps every token."""
+
+    model_config = _FROZEN
+
+    stages: tuple[Stage, ...] = ()
+
+    @classmethod
+    def keep_all(cls) -> Policy:
+        """Return the policy that keeps every token."""
+        return cls()
+
+    @classmethod
+    def withdraw(cls, layer: int) -> Policy:
+        """Return VTW (Lin et al., AAAI 2025): all visual tokens leave at the input of decoder layer `layer`.
+
+        Raises:
+            PolicyError: `layer` is not an integer of at least 1.
+        """
+        if not isinstance(layer, int) or isinstance(layer, bool) or layer < 1:
+            raise PolicyError(
+                "a withdrawal layer K must be an integer of at least 1",
+                value=layer,
+                remedy="layer 0 would hide the image from the decoder; choose K from 1 to the number of layers",
+            )
+        return cls(stages=(Stage(layer=layer, operator="withdraw"),))
+
+    @property
+    def is_keep_all(self) -> bool:
+        """Whether the policy has no stage."""
+        return not self.stages
+
+    def digest(self) -> str:
+        """Return a short hash that is equal for equal policies."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+    def label(self) -> str:
+        """Return a short name for tables, such as `keep-all` or `withdraw@16`."""
+        return " + ".join(f"{stage.operator}@{stage.layer}" for stage in self.stages) or "keep-all"
+
+
+class TaskPolicy(BaseModel):
+    """A task's policy and why it was chosen.
+
+    Attributes:
+        policy: what is applied.
+        verdict: one sentence for people.
+        limits: the limits that it was chosen under.
+        measured: per split, the numbers of this policy with their sample counts.
+        dataset_digests: per split, a hash of the samples that were used.
+    """
+
+    model_config = _FROZEN
+
+    policy: Policy
+    verdict: str = ""
+    limits: dict[str, Any] = {}
+    measured: dict[str, dict[str, Any]] = {}
+    dataset_digests: dict[str, str] = {}
+
+
+class PolicySet(BaseModel):
+    """What a policy file holds: a policy per task, a default for all others, and where they come from."""
+
+    model_config = _FROZEN
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    model: ModelFingerprint
+    default: Policy = Policy()
+    tasks: dict[str, TaskPolicy] = {}
+    provenance: dict[str, Any] = {}
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
+    def for_task(self, task: str | None) -> Policy:
+        """Return the policy of `task`, or the default (with a warning if a name was given that is not known)."""
+        if task in self.tasks:
+            return self.tasks[task].policy
+        if task is not None:
+            hint = near_matches(task, self.tasks)
+            warnings.warn(f"no policy for task {task!r}, using the default; {hint}", UnknownTaskWarning, stacklevel=2)
+        return self.default

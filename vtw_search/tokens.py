@@ -1,0 +1,51 @@
+"""Which tokens of a padded batch are visual, and which of them stay: plain tensor code, bottom of the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Roles of the tokens of one prefill.
+
+    Attributes:
+        visual: (B, T) bool, true at visual tokens.
+        padding: (B, T) bool, true at padding; all false where the model was given no attention mask.
+    """
+
+    visual: torch.Tensor
+    padding: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Columns of a (B, T) sequence that stay, as a rectangle although rows may keep different numbers of tokens.
+
+    Attributes:
+        index: (B, S) long, ascending original columns; S is the largest number of tokens that a row keeps.
+        filler: (B, S) bool, true where a row that keeps fewer tokens was filled up with one that left. Nobody may
+            attend to a filler. None when every row keeps S tokens.
+    """
+
+    index: torch.Tensor
+    filler: torch.Tensor | None
+
+    @property
+    def length(self) -> int:
+        """S, the length of the shortened sequence."""
+        return self.index.shape[1]
+
+
+def select(keep: torch.Tensor) -> Selection:
+    """Build the selection of the true entries of `keep`, (B, T) bool; order is kept.
+
+    Rows are filled from their front, so that with left padding the padding is taken first.
+    """
+    counts = keep.sum(dim=1)
+    longest, shortest = (int(value) for value in torch.stack([counts.max(), counts.min()]).tolist())
+    order = torch.argsort(keep.to(torch.uint8), dim=1, descending=True, stable=True)
+    index = order[:, :longest].sort(dim=1).values
+    return Selection(index, None if longest == shortest else ~keep.gather(1, index))
