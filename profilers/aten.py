@@ -56,7 +56,7 @@ def _einsum(inputs: list[Value], outputs: list[Value]) -> int:
     terms, _, result = equation.partition("->")
     operands = terms.split(",")
     if len(operands) != 2 or "->" not in equation or "." in equation:
-        raise UncountedOperatorError({f"aten::einsum of {equation!r}": 1})
+        raise UncountedOperatorError({f"aten::einsum of {equation!r}, which is not of the form 'ab,bc->ac'": 1})
     sizes: dict[str, int] = {}
     for labels, value in zip(operands, inputs[1].node().inputs(), strict=True):
         for label, size in zip(labels, _shape(value), strict=True):
@@ -92,7 +92,8 @@ _ARITHMETIC = """
     square sub sub_ where le lt ne isin isnan
 """
 _ACTIVATIONS = """
-    elu gelu gelu_ glu hardtanh leaky_relu log_softmax mish relu6 sigmoid sigmoid_ silu silu_ softmax softplus tanh tanh_
+    elu gelu gelu_ glu hardtanh leaky_relu log_softmax mish relu6 sigmoid sigmoid_ silu silu_ softmax softplus tanh
+    tanh_
 """
 _NORMS_AND_REDUCTIONS = """
     _fused_rms_norm all amax amin any argmax argmin batch_norm cumprod cumsum group_norm instance_norm layer_norm
@@ -102,17 +103,17 @@ _RESAMPLING = """
     adaptive_avg_pool1d adaptive_avg_pool2d avg_pool1d avg_pool2d max_pool2d upsample_bicubic2d upsample_bilinear2d
     upsample_nearest2d
 """
-_SELECTION_AND_MOVEMENT = """
+_CREATION_AND_MOVEMENT = """
     alias argsort bincount broadcast_tensors bucketize clone col2im diff embedding empty_like expand_as eye fill_ flip
-    histc im2col index_add index_add_ index_copy_ index_fill index_put index_select linspace lift_fresh masked_fill_
-    masked_scatter masked_scatter_ masked_select meshgrid movedim new_full new_ones numpy_T one_hot ones_like pad
-    pixel_shuffle pixel_unshuffle repeat repeat_interleave resolve_conj resolve_neg reshape_as scatter scatter_
-    scatter_add scatter_add_ searchsorted sort swapaxes tile topk tril triu unflatten unfold unique_consecutive
-    view_as view_as_complex view_as_real zero_
+    histc im2col index_add index_add_ index_copy_ index_fill index_put index_select lift_fresh linspace mT masked_fill_
+    masked_scatter masked_scatter_ masked_select meshgrid movedim new_full new_ones normal_ numpy_T one_hot ones_like
+    pad pixel_shuffle pixel_unshuffle rand_like randn_like repeat repeat_interleave reshape_as resolve_conj resolve_neg
+    scatter scatter_ scatter_add scatter_add_ searchsorted sort swapaxes tile topk tril triu unflatten unfold uniform_
+    unique_consecutive view_as view_as_complex view_as_real zero_
 """
 NOT_COUNTED: Final[set[str]] = {
     f"aten::{name}"
-    for group in (_ARITHMETIC, _ACTIVATIONS, _NORMS_AND_REDUCTIONS, _RESAMPLING, _SELECTION_AND_MOVEMENT)
+    for group in (_ARITHMETIC, _ACTIVATIONS, _NORMS_AND_REDUCTIONS, _RESAMPLING, _CREATION_AND_MOVEMENT)
     for name in group.split()
 }
 """Operators left out by name: no product of matrices, and cheap beside one."""

@@ -90,7 +90,8 @@ def count_macs(module: nn.Module, /, *args: object, **kwargs: object) -> MacsCou
 
     The call is made once, traced, without gradients and in the module's own training mode. Tensors may sit anywhere in
     the arguments and in the returned tuple, dict, dataclass or `ModelOutput`; all other arguments are constants. On the
-    meta device nothing is computed. An argument that the call changes, such as a cache, is changed.
+    meta device nothing is computed, but torch cannot trace most convolutions there. An argument that the call changes,
+    such as a cache, is changed.
 
     Attention is counted by the full-square convention, causal or not: see `profilers.aten.attention_macs`.
 

@@ -32,7 +32,7 @@ class PairTiming:
     candidate_ms: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if not 2 <= len(self.reference_ms) == len(self.candidate_ms):
+        if len(self.reference_ms) != len(self.candidate_ms) or len(self.reference_ms) < 2:
             raise ValueError(
                 "Times come in pairs, at least two; "
                 f"got {len(self.reference_ms)} of the reference and {len(self.candidate_ms)} of the candidate. "
@@ -92,7 +92,7 @@ def time_pair(
     """Times two callables in alternating rounds: reference, candidate, candidate, reference.
 
     On CUDA each call lies between two events on the current stream of the device, and the host waits once, at the end
-    of a round; so the callables should not synchronise either. On the CPU each call lies between two readings of a clock.
+    of a round, so the callables should not wait either. On the CPU each call lies between two readings of a clock.
 
     Args:
         reference: what to compare with.
@@ -145,10 +145,14 @@ def _cuda_round_ms(device: torch.device, calls: Iterable[Call]) -> list[float]:
     stream = torch.cuda.current_stream(device)
     events = []
     for call in calls:
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = _cuda_event(), _cuda_event()
         start.record(stream)
         call()
         end.record(stream)
         events.append((start, end))
     torch.cuda.synchronize(device)
     return [start.elapsed_time(end) for start, end in events]
+
+
+def _cuda_event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

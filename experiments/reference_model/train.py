@@ -24,7 +24,7 @@ from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
 from experiments.reference_model.architecture import build_model, build_processor, build_tokenizer
-from experiments.reference_model.packing import IGNORED, Packer
+from experiments.reference_model.packing import IGNORED, Packed, Packer
 from experiments.reference_model.training_data import NO_GLYPH, Batch, TrainingData
 from vtw_search.evaluation.tasks.easy_vqa import COLORS, SHAPES
 
@@ -149,10 +149,9 @@ class Trainer:
             average.lerp_(current, 1 - decay)
 
 
-def warm_up(config: dict[str, Any], work: Path, model: LlavaForConditionalGeneration, data: TrainingData) -> None:
+def warm_up(config: dict[str, Any], work: Path, model: LlavaForConditionalGeneration, heads: DenseHeads, data: TrainingData) -> None:
     """Phase 1: the vision tower alone, on dense labels."""
     tower, phase, device = model.model.vision_tower, config["warmup"], next(model.parameters()).device
-    heads = DenseHeads(config["vision"]["hidden_size"]).to(device)
 
     def losses(data: TrainingData, step: int) -> Iterator[tuple[str, torch.Tensor]]:
         # Digits on the patch grid first: they are learned several times faster than digits anywhere.
@@ -163,25 +162,41 @@ def warm_up(config: dict[str, Any], work: Path, model: LlavaForConditionalGenera
     Trainer("warmup", config, work, {"tower": tower, "heads": heads}).run(data, losses)
 
 
-def train_jointly(config: dict[str, Any], work: Path, model: LlavaForConditionalGeneration, ema: nn.Module, data: TrainingData, packer: Packer) -> None:
-    """Phase 2: the whole model, on packed questions."""
-    phase, device = config["joint"], next(model.parameters()).device
+def answer_states(model: LlavaForConditionalGeneration, packed: Packed, patches: torch.Tensor) -> torch.Tensor:
+    """Run the decoder on packed rows with the tower's patch features, (N, 64, width); returns (N, T, hidden)."""
+    device, image_token = patches.device, model.config.image_token_id
+    mask = torch.zeros(packed.mask.shape).masked_fill_(~packed.mask, torch.finfo(torch.float32).min / 2)
+    embeds = model.get_input_embeddings()(packed.input_ids.to(device))
+    places = (packed.input_ids == image_token)[..., None].to(device)
+    embeds = embeds.masked_scatter(places, model.model.multi_modal_projector(patches))
+    states: torch.Tensor = model.model.language_model(
+        inputs_embeds=embeds, attention_mask=mask.to(device), position_ids=packed.position_ids.to(device), use_cache=False
+    ).last_hidden_state
+    return states
 
-    def answer_loss(batch: Batch) -> torch.Tensor:
+
+def train_jointly(
+    config: dict[str, Any], work: Path, models: tuple[LlavaForConditionalGeneration, LlavaForConditionalGeneration],
+    heads: DenseHeads, data: TrainingData, packer: Packer,
+) -> None:  # fmt: skip
+    """Phase 2: the whole model, on packed questions; the dense labels stay as a second loss on the tower."""
+    (model, ema), phase = models, config["joint"]
+    device = next(model.parameters()).device
+
+    def loss(batch: Batch) -> torch.Tensor:
         packed = packer.pack(batch.questions)
-        mask = torch.zeros(packed.mask.shape).masked_fill_(~packed.mask, torch.finfo(torch.float32).min / 2)
-        states = model.model(
-            input_ids=packed.input_ids.to(device), pixel_values=batch.pixels.to(device),
-            attention_mask=mask.to(device), position_ids=packed.position_ids.to(device), use_cache=False,
-        ).last_hidden_state  # fmt: skip
+        patches = model.model.vision_tower(batch.pixels.to(device)).last_hidden_state[:, 1:]
         scored = packed.labels != IGNORED
-        return functional.cross_entropy(model.lm_head(states[scored.to(device)]), packed.labels[scored].to(device))
+        logits = model.lm_head(answer_states(model, packed, patches)[scored.to(device)])
+        answers = functional.cross_entropy(logits, packed.labels[scored].to(device))
+        return answers + phase["dense_weight"] * heads(patches, batch)
 
     def losses(data: TrainingData, step: int) -> Iterator[tuple[str, torch.Tensor]]:
-        yield "shapes", answer_loss(data.shapes(phase["shape_images"], phase["questions_per_shape_image"]))
-        yield "numbers", answer_loss(data.numbers(phase["number_images"], phase["questions_per_number_image"]))
+        yield "shapes", loss(data.shapes(phase["shape_images"], phase["questions_per_shape_image"]))
+        yield "numbers", loss(data.numbers(phase["number_images"], phase["questions_per_number_image"]))
 
-    Trainer("joint", config, work, {"model": _Untied(model), "ema": _Untied(ema)}).run(data, losses)
+    modules = {"model": _Untied(model), "ema": _Untied(ema), "heads": heads}
+    Trainer("joint", config, work, modules).run(data, losses)
 
 
 class _Untied(nn.Module):
@@ -201,17 +216,17 @@ def main() -> None:
     arguments = parser.parse_args()
     config = yaml.safe_load(arguments.config.read_text())
     arguments.work.mkdir(parents=True, exist_ok=True)
-    # float32 storage with bfloat16 matrix products: twice as fast where the CPU has them, no effect elsewhere.
-    torch.set_float32_matmul_precision("medium")
     torch.set_flush_denormal(True)
     torch.manual_seed(config["seed"])
     data = TrainingData(config["seed"], config["generated_share"])
     tokenizer = build_tokenizer(data.texts(), config["tokenizer"]["vocab_size"])
     processor = build_processor(tokenizer, config["vision"])
     model, ema = (build_model(tokenizer, config["vision"], config["text"]).to(arguments.device) for _ in range(2))
-    warm_up(config, arguments.work, model, data)
+    heads = DenseHeads(config["vision"]["hidden_size"]).to(arguments.device)
+    warm_up(config, arguments.work, model, heads, data)
     ema.load_state_dict(model.state_dict())
-    train_jointly(config, arguments.work, model, ema, data, Packer(tokenizer, ema.config.image_seq_length))
+    packer = Packer(tokenizer, ema.config.image_seq_length)
+    train_jointly(config, arguments.work, (model, ema), heads, data, packer)
     ema.save_pretrained(arguments.work / "export")
     processor.save_pretrained(arguments.work / "export")
 

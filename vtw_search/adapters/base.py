@@ -15,7 +15,7 @@ from vtw_search.facts import ModelFacts
 
 @dataclass(frozen=True)
 class ModuleCall:
-    """A module and the arguments of one call, on the meta device: what a counter needs to count it."""
+    """A module and the arguments of one call: what a counter needs to count it, on the meta device where possible."""
 
     module: nn.Module
     args: tuple[Any, ...]
@@ -75,4 +75,4 @@ class Adapter(Protocol):
         """Return a left-padded batch for `generate`; one prompt (without template) and its images per row."""
 
     def macs_model(self, model: nn.Module) -> MacsModel:
-        """Return the parts of `model`'s prefill on the meta device."""
+        """Return the parts of `model`'s prefill."""

@@ -16,18 +16,22 @@ from vtw_search.facts import ModelFacts, ModelFingerprint, config_digest
 
 
 class LlavaMacsModel:
-    """Parts of a LLaVA prefill on the meta device."""
+    """Parts of a LLaVA prefill: decoder, projector and head on the meta device, the tower as it is loaded.
 
-    def __init__(self, config: Any) -> None:
+    The tower stays where it is because a convolution cannot be traced on meta tensors (torch 2.13).
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._config: Any = model.config
+        self._tower = model.get_submodule("model.vision_tower")
         with torch.device("meta"):
-            self._model = AutoModelForImageTextToText.from_config(config).eval()
-        self._config = config
+            self._model = AutoModelForImageTextToText.from_config(self._config).eval()
 
     def vision(self, images: int) -> ModuleCall:
         """Vision tower on `images` images of the tower's own size."""
-        vision = self._config.vision_config
-        pixels = torch.empty(images, vision.num_channels, vision.image_size, vision.image_size, device="meta")
-        return ModuleCall(self._model.model.vision_tower, (pixels,), {})
+        vision, like = self._config.vision_config, next(self._tower.parameters())
+        pixels = like.new_zeros(images, vision.num_channels, vision.image_size, vision.image_size)
+        return ModuleCall(self._tower, (pixels,), {})
 
     def projector(self, images: int) -> ModuleCall:
         """Projector on the patch features; the class token was cut off unless the strategy is `full`."""
@@ -104,5 +108,5 @@ class LlavaAdapter:
         return text
 
     def macs_model(self, model: nn.Module) -> LlavaMacsModel:
-        """Return the parts on the meta device, built from the model's config."""
-        return LlavaMacsModel(model.config)
+        """Return the parts of `model`'s prefill."""
+        return LlavaMacsModel(model)

@@ -1,0 +1,43 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUNS ?= runs
+TASKS ?=
+# One thread per test process: pytest-xdist runs as many of them as there are cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+
+.PHONY: search test test-all check format claims dashboard clean
+
+search: $(VENV)/ready  ## search all shipped tasks on the shipped model
+	$(BIN)/vtw-search runs=$(RUNS)
+
+test: $(VENV)/ready  ## the fast tests
+	$(PYTEST) -m "not slow"
+
+test-all: $(VENV)/ready  ## every test
+	$(PYTEST)
+
+check: $(VENV)/ready  ## lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/ready  ## rewrite files in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+claims: $(VENV)/ready  ## one table of everything that the experiments claim
+	$(BIN)/python -m experiments.claims
+
+dashboard: $(VENV)/ready  ## MLflow on the store that `make search` filled
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(RUNS)/mlflow.db --host 127.0.0.1
+
+clean:  ## remove the environment and caches; runs stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed; set PYTHON=..."'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[search,dev]' -c constraints.txt
+	touch $@

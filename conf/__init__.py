@@ -1,0 +1,1 @@
+"""Hydra configuration, shipped as data and read as `pkg://conf`."""

@@ -1,0 +1,136 @@
+"""The terminal table and the frame for CSV."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from tests.report.studies import FAILED_LAYER, FAILURE, judge, keep_all_study, measure, result_of, study
+from vtw_search.policies import Policy
+from vtw_search.records import Measurement
+from vtw_search.report import front_frame, study_table
+from vtw_search.report.quantities import fixed, humanised
+from vtw_search.results import Judgement, Row, StudyResult
+
+
+def render(result: StudyResult, *, color: bool = False) -> list[str]:
+    """Return the lines of the table in a terminal of 100 columns."""
+    stream = io.StringIO()
+    system = "standard" if color else None
+    Console(width=100, file=stream, force_terminal=color, color_system=system).print(study_table(result))  # type: ignore[arg-type]
+    return stream.getvalue().splitlines()
+
+
+def line_of(lines: list[str], layer: str) -> str:
+    """Return the line that shows this K."""
+    return next(line for line in lines if line.lstrip("> *").split(" ")[0] == layer)
+
+
+def test_every_row_is_one_line_of_at_most_100_columns() -> None:
+    lines = render(study(timed=tuple(range(1, 12))))
+    assert max(map(len, lines)) <= 100
+    body = lines[3 : 3 + 12]
+    assert [line.lstrip("> *").split()[0] for line in body] == ["all", *map(str, range(1, 12))]
+
+
+def test_the_title_has_task_and_sample_counts_and_the_caption_what_is_judged() -> None:
+    lines = render(study())
+    assert lines[0].strip() == "digits_read: KL over 100 calibration samples, accuracy over 300 selection samples"
+    text = "\n".join(line.rstrip() for line in lines)
+    assert "limits are judged on the point estimate; intervals are 95 % and only shown" in text
+    assert "kl_nats=0.01" in text
+
+
+def test_a_row_shows_the_numbers_of_its_measurement() -> None:
+    lines = render(study())
+    shown = " ".join(line_of(lines, "7").split())
+    assert shown == "> 7 0.0054 [.0043, .0071] 0.910 0.004 [-.007, .017] 0.995 15.5G 70% 0.72±.02 feasible"
+    assert line_of(lines, "8").split()[-2:] == ["-", "feasible"]
+
+
+def test_status_says_which_limits_are_broken_and_why_a_row_failed() -> None:
+    lines = render(study(kl_bound=0.001))
+    assert line_of(lines, "4").rstrip().endswith("no: KL, drop")
+    assert line_of(lines, "7").rstrip().endswith("no: KL")
+    assert line_of(lines, str(FAILED_LAYER)).rstrip().endswith("failed")
+    assert any(f"failed, K = {FAILED_LAYER}: {FAILURE}" in line for line in lines)
+
+
+def test_the_chosen_row_and_the_front_are_marked() -> None:
+    lines = render(study())
+    assert next(line.split()[1] for line in lines if line.lstrip().startswith(">")) == "7"
+    assert [line.split()[1] for line in lines if line.lstrip().startswith("*")] == ["8", "9", "10"]
+    assert line_of(render(keep_all_study()), "all").lstrip().startswith(">")
+
+
+def test_status_is_green_or_red_and_a_number_over_its_limit_is_red() -> None:
+    lines = render(study(kl_bound=0.001), color=True)
+    row = next(line for line in lines if "15.5G" in line)
+    assert "\x1b[31m0.0054 [.0043, .0071]" in row
+    assert "\x1b[31m0.004" not in row
+    assert any("\x1b[32mfeasible" in line or "\x1b[1;32mfeasible" in line for line in lines)
+
+
+def test_the_kl_column_is_the_bounded_quantity() -> None:
+    measurement = measure("t", 5)
+    judged = Judgement("kl_nats", 0.003, 0.0042, 0.0040, 0.0049, "kl_nats 0.0042 > 0.003")
+    result = result_of("t", [Row(measurement, (judged,), chosen=True)])
+    assert "0.0042 [.0040, .0049]" in line_of(render(result), "5")
+    without = result_of("t", [Row(measurement, (), chosen=True)])
+    assert fixed(measurement.kl_answer_nats, 4) in line_of(render(without), "5")
+
+
+def test_a_broken_first_layer_is_named_after_the_column_that_shows_it() -> None:
+    row = Row(measure("t", 9), (Judgement("first_layer", 0.0, 1.0, 1.0, 1.0, "layer 9 < 10"),), chosen=True)
+    assert line_of(render(result_of("t", [row])), "9").rstrip().endswith("no: K")
+
+
+def test_texts_of_users_are_not_markup() -> None:
+    result = replace(study(task="[red]digits[/red] [/]"), limits={"note": "[/bold]"})
+    text = "\n".join(render(result))
+    assert "[red]digits[/red] [/]" in text
+    assert "[/bold]" in text
+
+
+def test_nan_and_infinite_numbers_are_dashes() -> None:
+    measurement = measure("t", 5, accuracy=float("nan"), accuracy_drop_low=float("-inf"), latency_ratio=float("nan"))
+    line = line_of(render(result_of("t", [Row(measurement, judge(measurement), chosen=True)])), "5")
+    assert "nan" not in line
+    assert "inf" not in line
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(None, "-"), (0, "0"), (999, "999"), (7_840, "7.84k"), (22_137_482_240, "22.1G"), (456_000_000, "456M")],
+)
+def test_counts_are_humanised(count: int | None, text: str) -> None:
+    assert humanised(count) == text
+
+
+def test_csv_round_trip_equals_the_measurements() -> None:
+    result = study()
+    text = front_frame(result).to_csv(index=False)
+    read = pd.read_csv(io.StringIO(text))
+    names = {"layer", "policy", "feasible", "on_front", "chosen", "status"}
+    numeric = set(read.columns) - names | {"layer"}
+    assert numeric == set(Measurement.model_fields) - {"task", "policy", "failure"}
+    for (_, line), row in zip(read.iterrows(), result.rows, strict=True):
+        for name in numeric:
+            value = getattr(row.measurement, name)
+            assert pd.isna(line[name]) if value is None else line[name] == value, name
+
+
+def test_the_frame_says_how_each_row_was_judged() -> None:
+    result = study()
+    frame = front_frame(result).set_index("layer")
+    assert list(front_frame(result).columns[:6]) == ["layer", "policy", "feasible", "on_front", "chosen", "status"]
+    assert frame.index[frame["chosen"]].tolist() == [7]
+    assert frame.index[frame["on_front"]].tolist() == [7, 8, 9, 10]
+    assert frame.loc[12, "policy"] == Policy.keep_all().label()
+    assert frame.loc[FAILED_LAYER, "status"] == f"failed: {FAILURE}"
+    assert frame.loc[6, "status"] == result.rows[6].status
+    assert str(frame["macs"].dtype) == "Int64"

@@ -1,0 +1,80 @@
+"""`vtw-search`: a Hydra application over `conf/`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+from vtw_search.errors import VtwError
+
+_NEEDED = ("hydra", "optuna", "fvcore", "pandas", "pyarrow", "scipy", "matplotlib", "plotly", "rich")
+
+
+def main() -> None:
+    """Run a search, or a sweep of searches; bad input ends with one line on stderr and exit status 2."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        _stop(f"vtw-search needs {', '.join(missing)}; pip install 'vtw-search[search]'", 2)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        _run()
+    except VtwError as error:
+        _stop(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _stop("stopped; the same command continues where this one was", 130)
+
+
+def _run() -> None:
+    """Check the command line first, so that a typing error costs nothing, then hand over to Hydra."""
+    import hydra
+    from hydra._internal.utils import get_args_parser
+    from omegaconf import DictConfig
+
+    from vtw_search.config import load_config, validate
+    from vtw_search.driver import run_search
+
+    arguments = get_args_parser().parse_args()
+    if not (arguments.help or arguments.hydra_help or arguments.info or arguments.cfg):
+        for overrides in _jobs(arguments.overrides, arguments.multirun):
+            load_config(*overrides, config_dirs=[os.path.abspath(arguments.config_dir)] if arguments.config_dir else [])
+    if arguments.multirun:
+        digest = hashlib.sha256("\n".join(sorted(arguments.overrides)).encode()).hexdigest()[:8]
+        sys.argv.append(f"sweep=sweep-{digest}")
+
+    @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
+    def job(composed: DictConfig) -> None:
+        run_search(validate(composed))
+
+    job()
+
+
+def _jobs(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
+    """Yield the overrides of every job that Hydra is going to run."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    from vtw_search.errors import ConfigError
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except OverrideParseException as error:
+        remedy = "overrides look like group=option or key.sub=value; quote brackets in a shell: 'task=[a,b]'"
+        raise ConfigError("an override must be readable", value=error.override, remedy=remedy) from error
+    choices = [
+        [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()]
+        if multirun and item.is_sweep_override() else [str(item.input_line)]
+        for item in parsed
+    ]  # fmt: skip
+    for combination in itertools.product(*choices):
+        yield list(combination)
+
+
+def _stop(message: str, status: int) -> NoReturn:
+    print(f"vtw-search: {message}", file=sys.stderr)
+    raise SystemExit(status)

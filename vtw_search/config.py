@@ -1,0 +1,219 @@
+"""The configuration of a search: one model per group of `conf/`, checked as a whole."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from hydra import compose, initialize_config_module
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vtw_search.errors import ConfigError, near_matches
+
+Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSettings(_Group):
+    """Which model, and how it computes."""
+
+    path: str
+    revision: str | None = None
+    device: str = "auto"
+    dtype: Literal["bfloat16", "float16", "float32"] = "float32"
+    attention: Literal["eager", "sdpa"] = "sdpa"
+
+
+class TaskLimits(_Group):
+    """A task's default limits."""
+
+    kl_nats: Bound | None = 0.01
+    accuracy_drop: Bound | None = 0.02
+
+
+class TaskSettings(_Group):
+    """One task: where its samples come from and how long answers may be."""
+
+    name: Annotated[str, Field(pattern=_NAME)] | None = None
+    source: str
+    options: dict[str, Any] = {}
+    max_new_tokens: Count
+    limits: TaskLimits = TaskLimits()
+
+
+class TaskOverrides(_Group):
+    """Limits of one task that replace those asked for all tasks."""
+
+    kl_nats: Bound | None = None
+    accuracy_drop: Bound | None = None
+    first_layer: Count | None = None
+
+
+class LimitSettings(_Group):
+    """The limits of the search; `task` stands for the task's own default."""
+
+    kl_nats: Bound | Literal["task"] | None = "task"
+    kl_position: Literal["answer", "first_token"] = "answer"
+    kl_direction: Literal["reference_candidate", "candidate_reference"] = "reference_candidate"
+    kl_samples: Count | None = None
+    accuracy_drop: Bound | Literal["task"] | None = "task"
+    first_layer: Count | None = None
+    per_task: dict[str, TaskOverrides] = {}
+
+
+class SpaceSettings(_Group):
+    """Range of K; None takes the model's own."""
+
+    first_layer: Count | None = None
+    last_layer: Count | None = None
+
+
+class ProfileSettings(_Group):
+    """How often prefills are timed; 0 repeats count macs only."""
+
+    repeats: Annotated[int, Field(ge=0)] = 5
+    warmup: Annotated[int, Field(ge=0)] = 2
+
+
+class TrackingSettings(_Group):
+    """The MLflow store; no uri, no tracking."""
+
+    uri: str | None = None
+    experiment: str = "vtw-search"
+    timeout_s: Annotated[float, Field(gt=0)] = 10.0
+
+
+class SampleSettings(_Group):
+    """At most so many samples per split and task."""
+
+    calibration: Count = 100
+    selection: Count = 200
+    holdout: Count = 300
+
+
+class SearchConfig(_Group):
+    """Everything a search depends on."""
+
+    search: Annotated[str, Field(pattern=_NAME)] | None = None
+    runs: str = "runs"
+    seed: Annotated[int, Field(ge=0)] = 0
+    batch_size: Count = 50
+    samples: SampleSettings = SampleSettings()
+    sweep: str | None = None
+    model: ModelSettings
+    tasks: Annotated[dict[str, TaskSettings], Field(min_length=1)]
+    limits: LimitSettings = LimitSettings()
+    space: SpaceSettings = SpaceSettings()
+    profile: ProfileSettings = ProfileSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @property
+    def named_tasks(self) -> dict[str, TaskSettings]:
+        """Tasks by the name that files and tables use."""
+        return {task.name or key: task for key, task in self.tasks.items()}
+
+    @property
+    def search_name(self) -> str:
+        """The given name, or one made of the model, the tasks and a hash of what decides the result.
+
+        In a sweep a given name gets the hash as well, so that each of its jobs is a search of its own.
+        """
+        decisive = self.model_dump(mode="json", exclude={"search", "runs", "sweep", "tracking"})
+        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+        if self.search is not None:
+            return self.search if self.sweep is None else f"{self.search}-{digest}"
+        model = re.sub(r"[^A-Za-z0-9.-]+", "-", self.model.path.rstrip("/").split("/")[-1]).strip("-.") or "model"
+        tasks = list(self.named_tasks)
+        return f"{model}-{tasks[0]}{f'-and-{len(tasks) - 1}' if len(tasks) > 1 else ''}-{digest}"
+
+
+def load_config(*overrides: str, config_dirs: Sequence[str] = ()) -> SearchConfig:
+    """Compose `conf/` with command-line overrides, for example `load_config("task=digits_read", "seed=1")`.
+
+    Raises:
+        ConfigError: a name is unknown (with near matches) or a value is not allowed; all bad values are listed at once.
+    """
+    extra = [f"hydra.searchpath=[{','.join('file://' + folder for folder in config_dirs)}]"] if config_dirs else []
+    try:
+        with initialize_config_module("conf", version_base="1.3"):
+            composed = compose("config", overrides=[*overrides, *extra])
+    except MissingConfigException as error:
+        raise _unknown_option(error) from error
+    except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+        raise _bad_override(error, list(overrides)) from error
+    return validate(composed)
+
+
+def validate(composed: DictConfig | Mapping[str, Any]) -> SearchConfig:
+    """Check a composed configuration; ConfigError lists every bad value."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.create(composed), resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        raise ConfigError(f"the setting {key} needs a value", remedy=f"add {key}=...") from error
+    assert isinstance(content, dict)
+    # `task` only carries the command-line options of task=jsonl, which the tasks refer to.
+    content = {key: value for key, value in content.items() if key not in {"task", "hydra"}}
+    try:
+        config = SearchConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_problem(detail) for detail in error.errors())) from error
+    _check_task_names(config)
+    return config
+
+
+def _check_task_names(config: SearchConfig) -> None:
+    for task in config.limits.per_task:
+        if task not in config.named_tasks:
+            raise ConfigError(f"unknown task {task!r} in limits.per_task", remedy=near_matches(task, config.named_tasks))
+
+
+def _problem(detail: Any) -> str:
+    # A union reports one problem per member; the member's name is no part of the setting's name.
+    place = ".".join(str(part) for part in detail["loc"] if not re.search(r"[\[(]|^(float|int|str|constrained)", str(part)))
+    return f"{place}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"
+
+
+def _unknown_option(error: MissingConfigException) -> ConfigError:
+    name = str(error.missing_cfg_file or "")
+    group, _, option = name.rpartition("/")
+    if not error.options:
+        return ConfigError(str(error).splitlines()[0], remedy="check the name and --config-dir")
+    return ConfigError(f"unknown {group or 'config'} {option!r}", remedy=near_matches(option, error.options))
+
+
+def _bad_override(error: Exception, overrides: list[str]) -> ConfigError:
+    text = str(error).splitlines()[0]
+    key = re.search(r"(?:override|find|append to config. An item is already at) '([^'=]+)", text)
+    if key is None or "override" not in text.lower():
+        return ConfigError(text, value=" ".join(overrides), remedy="overrides look like group=option or key.sub=value")
+    known = _known_keys(SearchConfig) + ["task", "task.path"]
+    if key.group(1) in known:
+        remedy = f"write +{key.group(1)}.<task>.<limit>=<value>"
+        return ConfigError(f"entries are added to {key.group(1)} with a plus", value=" ".join(overrides), remedy=remedy)
+    close = difflib.get_close_matches(key.group(1), known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+    return ConfigError(f"unknown option {key.group(1)!r}", remedy=hint)
+
+
+def _known_keys(group: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in group.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            keys += [prefix + name, *_known_keys(nested, f"{prefix}{name}.")]
+        else:
+            keys.append(prefix + name)
+    return keys

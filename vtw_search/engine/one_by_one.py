@@ -1,0 +1,197 @@
+"""Sample records of a batch: the reference answers once, then every candidate is held against it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from vtw_search.errors import ModelError, TaskError
+from vtw_search.evaluation.divergence import kl_divergence
+from vtw_search.evaluation.metrics import find_metric
+from vtw_search.evaluation.model import LoadedModel
+from vtw_search.evaluation.tasks import Sample
+from vtw_search.policies import Policy
+from vtw_search.records import SampleRecord
+from vtw_search.runtime import apply_policy
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Greedy answers of a batch.
+
+    Attributes:
+        tokens: (B, N) generated tokens, padded behind the end token.
+        lengths: (B,) tokens per answer, end token included.
+        logits: (B, N, V) the model's own next-token logits at each step.
+        texts: decoded, without special tokens.
+    """
+
+    tokens: torch.Tensor
+    lengths: torch.Tensor
+    logits: torch.Tensor
+    texts: tuple[str, ...]
+
+
+class CandidateFailure(Exception):
+    """A candidate has no numbers on this batch, and why."""
+
+
+class _Forced(LogitsProcessor):  # type: ignore[misc]
+    """Makes generate follow given answers, and notes what it would have chosen itself."""
+
+    def __init__(self, tokens: torch.Tensor) -> None:
+        self.tokens, self.choices = tokens, list[torch.Tensor]()
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        step = len(self.choices)
+        self.choices.append(scores.argmax(dim=-1))
+        return torch.full_like(scores, float("-inf")).scatter(1, self.tokens[:, step, None], 0.0)
+
+
+class BatchEvaluator:
+    """Evaluates candidates on one batch of samples; the reference pass runs when it is made.
+
+    A candidate is run through `generate`, forced along the reference's answer: this gives its logits at every answer
+    token from the very computation that deployment does. Where its own choice equals the reference's token at every
+    step, that run is its greedy run, and its answer is the reference's; the other samples are generated freely.
+    """
+
+    def __init__(
+        self, loaded: LoadedModel, samples: Sequence[Sample], split: str, start: int, max_new_tokens: int
+    ) -> None:
+        self.loaded, self.samples, self.max_new_tokens = loaded, samples, max_new_tokens
+        self.split, self.start = split, start
+        self.inputs = self._encode(samples)
+        try:
+            self.reference = self._generate(self.inputs)
+        except CandidateFailure as error:
+            remedy = "the model itself, without any policy, is broken in this dtype; try model.dtype=float32"
+            raise ModelError(f"the reference's {error}", value=loaded.identity["model"], remedy=remedy) from error
+
+    def records(self, policy: Policy) -> list[SampleRecord]:
+        """Evaluate one candidate; if it fails, every record says why."""
+        try:
+            with apply_policy(self.loaded.model, policy):
+                logits, choices = self._follow_reference()
+                agreement = self._agreement(choices)
+                texts = self._own_answers(agreement)
+        except (CandidateFailure, torch.OutOfMemoryError) as error:
+            reason = "out of memory" if isinstance(error, torch.OutOfMemoryError) else str(error)
+            return [self._failed(policy, sample, row, reason) for row, sample in enumerate(self.samples)]
+        divergences = self._divergences(logits)
+        return [
+            self._record(policy, row, divergences[row], bool(agreement[row]), texts[row])
+            for row in range(len(self.samples))
+        ]
+
+    def _encode(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        prompts = [sample.prompt for sample in samples]
+        images = [[image.open() for image in sample.images] for sample in samples]
+        inputs = self.loaded.adapter.encode(self.loaded.processor, prompts, images)
+        return {name: value.to(self.loaded.device) for name, value in inputs.items()}
+
+    @torch.inference_mode()
+    def _generate(self, inputs: dict[str, torch.Tensor], forced: _Forced | None = None) -> Answers:
+        output = self.loaded.model.generate(
+            **inputs,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=self.max_new_tokens,
+            logits_processor=LogitsProcessorList([forced] if forced else []),
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        tokens = output.sequences[:, inputs["input_ids"].shape[1] :]
+        logits = torch.stack(output.logits, dim=1)
+        if not torch.isfinite(logits).all():
+            raise CandidateFailure("logits are not finite")
+        texts = self.loaded.processor.batch_decode(tokens, skip_special_tokens=True)
+        return Answers(tokens, self._lengths(tokens), logits, tuple(text.strip() for text in texts))
+
+    def _lengths(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Count tokens up to and including the first end token."""
+        ends = self.loaded.model.generation_config.eos_token_id
+        end_ids = torch.tensor(ends if isinstance(ends, list) else [ends], device=tokens.device)
+        ended = torch.isin(tokens, end_ids).int().cumsum(dim=1)
+        return (ended == 0).sum(dim=1).add(1).clamp_max(tokens.shape[1])
+
+    def _follow_reference(self) -> tuple[torch.Tensor, torch.Tensor]:
+        forced = _Forced(self.reference.tokens)
+        answers = self._generate(self.inputs, forced)
+        return answers.logits, torch.stack(forced.choices, dim=1)
+
+    def _agreement(self, choices: torch.Tensor) -> torch.Tensor:
+        same = (choices == self.reference.tokens) | ~self._answered()
+        return same.all(dim=1)
+
+    def _answered(self) -> torch.Tensor:
+        """Return (B, N), true at answer tokens and false behind the end token."""
+        steps = torch.arange(self.reference.tokens.shape[1], device=self.reference.tokens.device)
+        return steps < self.reference.lengths[:, None]
+
+    def _own_answers(self, agreement: torch.Tensor) -> list[str]:
+        texts = list(self.reference.texts)
+        differing = [row for row, agrees in enumerate(agreement.tolist()) if not agrees]
+        if differing:
+            answers = self._generate(self._encode([self.samples[row] for row in differing]))
+            for row, text in zip(differing, answers.texts, strict=True):
+                texts[row] = text
+        return texts
+
+    def _divergences(self, logits: torch.Tensor) -> list[dict[str, float]]:
+        """Return the KL columns of every sample."""
+        weight = self._answered().float()
+        columns = {}
+        for suffix, pair in (("", (self.reference.logits, logits)), ("_reverse", (logits, self.reference.logits))):
+            tokens = kl_divergence(*pair)
+            total = torch.where(weight > 0, tokens, 0.0).sum(dim=1)
+            columns[f"kl_answer{suffix}_nats"] = total / weight.sum(dim=1)
+            columns[f"kl_answer{suffix}_sum_nats"] = total
+            columns[f"kl_first{suffix}_nats"] = tokens[:, 0]
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def _record(
+        self, policy: Policy, row: int, divergence: dict[str, float], agreement: bool, text: str
+    ) -> SampleRecord:
+        sample = self.samples[row]
+        score = find_metric(sample.metric)(text, sample.answers)
+        return SampleRecord(**self._key(policy, sample, row), **divergence, agreement=agreement, answer=text, score=score)
+
+    def _failed(self, policy: Policy, sample: Sample, row: int, reason: str) -> SampleRecord:
+        missing = dict.fromkeys([name for name in SampleRecord.__dataclass_fields__ if name.startswith("kl_")])
+        return SampleRecord(
+            **self._key(policy, sample, row), **missing, agreement=None, answer=None, score=None, failure=reason
+        )
+
+    def _key(self, policy: Policy, sample: Sample, row: int) -> dict[str, Any]:
+        return {
+            "policy": policy.digest(),
+            "split": self.split,
+            "position": self.start + row,
+            "sample": sample.id,
+            "cluster": sample.cluster,
+            "slices": json.dumps(dict(sample.slices), sort_keys=True),
+            "answer_tokens": int(self.reference.lengths[row]),
+        }
+
+
+def check_images(samples: Iterable[Sample]) -> None:
+    """Open every image once, so that one that is broken is reported before hours of work."""
+    for sample in samples:
+        for image in sample.images:
+            try:
+                image.open()
+            except TaskError as error:
+                raise TaskError(f"sample {sample.id!r}: {error}") from error
+
+
+def batches(samples: Sequence[Sample], size: int) -> Iterator[tuple[int, Sequence[Sample]]]:
+    """Yield (position of the first sample, batch); fixed batches keep results equal from run to run."""
+    for start in range(0, len(samples), size):
+        yield start, samples[start : start + size]

@@ -1,0 +1,93 @@
+"""Loading a model with its processor, from a folder or a Hub id, safetensors only."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from vtw_search.adapters import Adapter, find_adapter
+from vtw_search.errors import ModelError
+from vtw_search.facts import ModelFacts
+
+REFERENCE_MODEL = Path(__file__).parents[1] / "reference_model"
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to answer.
+
+    Attributes:
+        model: in evaluation mode, on its device.
+        processor: its tokenizer and image processor.
+        adapter, facts: what is known of its family and of it.
+        identity: what the measurements of this model depend on.
+    """
+
+    model: Any
+    processor: Any
+    adapter: Adapter
+    facts: ModelFacts
+    identity: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs have to be."""
+        device: torch.device = self.model.device
+        return device
+
+
+def load_model(
+    path: str, *, revision: str | None = None, device: str = "auto", dtype: str = "float32", attention: str = "sdpa"
+) -> LoadedModel:
+    """Load `path` (a folder, a Hub id, or `reference` for the embedded model) without remote code.
+
+    Raises:
+        ModelError: there is no such model, its weights are missing or not safetensors, or its family is not supported.
+    """
+    source = str(REFERENCE_MODEL) if path == "reference" else path
+    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        processor = AutoProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
+        model = AutoModelForImageTextToText.from_pretrained(
+            source, revision=revision, dtype=DTYPES[dtype], attn_implementation=attention,
+            use_safetensors=True, trust_remote_code=False,
+        )  # fmt: skip
+        model = model.eval().to(target)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        remedy = f"{_first_line(error)}; give a folder or Hub id with a config, a processor and safetensors weights"
+        raise ModelError("a model must be loadable", value=path, remedy=remedy) from error
+    adapter = find_adapter(model)
+    facts = adapter.facts(model)
+    identity = {
+        "model": "reference" if path == "reference" else path,
+        "revision": facts.fingerprint.revision,
+        "config": facts.fingerprint.config_digest,
+        "files": _files_digest(Path(source)),
+        "device": target.split(":")[0],
+        "dtype": dtype,
+        "attention": attention,
+    }
+    return LoadedModel(model, processor, adapter, facts, identity)
+
+
+def _files_digest(folder: Path) -> str | None:
+    """Hash weights, processor and generation settings of a local model; a Hub model is identified by its revision."""
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.jinja")) + sorted(folder.glob("*.safetensors")):
+        digest.update(path.name.encode())
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -1,0 +1,192 @@
+"""Sample records and measurements: the tables that own the truth, and the folder that stores them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict
+
+from vtw_search.errors import StoreError
+from vtw_search.files import write_atomically, write_text_atomically
+from vtw_search.policies import Policy
+
+# (position set, direction) of a KL divergence -> column of the sample records.
+KL_COLUMNS = {
+    ("answer", "reference_candidate"): "kl_answer_nats",
+    ("answer", "candidate_reference"): "kl_answer_reverse_nats",
+    ("first_token", "reference_candidate"): "kl_first_nats",
+    ("first_token", "candidate_reference"): "kl_first_reverse_nats",
+}
+
+
+@dataclass(frozen=True)
+class SampleRecord:
+    """One policy on one sample.
+
+    Attributes:
+        policy: digest of the policy.
+        split, position, sample, cluster, slices: what was asked; position in the split, slices as JSON.
+        answer_tokens: length of the reference's answer, end token included.
+        kl_answer_nats: KL(reference || candidate), mean over the answer tokens, teacher-forced on the reference's answer.
+        kl_answer_reverse_nats: the other direction; `*_sum_nats` are sums over the tokens instead of means.
+        kl_first_nats, kl_first_reverse_nats: at the first answer token alone.
+        agreement: the greedy answers are the same tokens.
+        answer, score: the candidate's greedy answer, and its metric in [0, 1].
+        failure: why there are no numbers, or None.
+    """
+
+    policy: str
+    split: str
+    position: int
+    sample: str
+    cluster: str
+    slices: str
+    answer_tokens: int
+    kl_answer_nats: float | None
+    kl_answer_reverse_nats: float | None
+    kl_answer_sum_nats: float | None
+    kl_answer_reverse_sum_nats: float | None
+    kl_first_nats: float | None
+    kl_first_reverse_nats: float | None
+    agreement: bool | None
+    answer: str | None
+    score: float | None
+    failure: str | None = None
+
+
+class Measurement(BaseModel):
+    """One policy on one task: aggregates of its sample records, and its profile. A failed one has no numbers.
+
+    Attributes:
+        task, policy: what was measured.
+        layer: K; the number of decoder layers for keep-all.
+        failure: why there are no numbers, or None.
+        calibration_samples, selection_samples: how many samples the means are over.
+        kl_*: over calibration. `_low`, `_high`: 95 % bootstrap interval of the mean.
+        accuracy*, agreement: over selection. `accuracy_drop` is reference minus candidate, paired by sample.
+        *_macs: multiply-adds of one prefill with `prompt_tokens` tokens, `visual_tokens` of them visual; `macs` is all.
+        latency_ms: median time of that prefill; `latency_ratio` is the median over interleaved pairs with the reference.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    policy: Policy
+    layer: int
+    failure: str | None = None
+    calibration_samples: int = 0
+    selection_samples: int = 0
+    kl_answer_nats: float | None = None
+    kl_answer_nats_low: float | None = None
+    kl_answer_nats_high: float | None = None
+    kl_answer_nats_p95: float | None = None
+    kl_answer_nats_max: float | None = None
+    kl_answer_reverse_nats: float | None = None
+    kl_first_nats: float | None = None
+    kl_first_reverse_nats: float | None = None
+    accuracy: float | None = None
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+    accuracy_drop: float | None = None
+    accuracy_drop_low: float | None = None
+    accuracy_drop_high: float | None = None
+    agreement: float | None = None
+    prompt_tokens: int | None = None
+    visual_tokens: int | None = None
+    vision_macs: int | None = None
+    projector_macs: int | None = None
+    decoder_macs: int | None = None
+    lm_head_macs: int | None = None
+    macs: int | None = None
+    macs_ratio: float | None = None
+    latency_ms: float | None = None
+    reference_latency_ms: float | None = None
+    latency_ratio: float | None = None
+    latency_ratio_spread: float | None = None
+    latency_repeats: int | None = None
+
+
+class RecordStore:
+    """The records of one identity: sample shards and measurements, only ever added to.
+
+    A shard is written atomically under a name made of what it holds, so that a killed process leaves a complete shard or
+    none, and the same work done twice gives one file. Measurements are lines; a torn last line is dropped when read.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self.folder = folder
+        self._measurements = folder / "measurements.jsonl"
+        if not (folder / "identity.json").exists():
+            write_text_atomically(folder / "identity.json", json.dumps(identity, indent=2, sort_keys=True) + "\n")
+
+    @classmethod
+    def of_identity(cls, root: Path, identity: dict[str, Any]) -> RecordStore:
+        """Return the store of an identity, in a folder of `root` named by its hash."""
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        return cls(root / digest, identity)
+
+    def add_samples(self, records: Sequence[SampleRecord]) -> None:
+        """Store records as one shard."""
+        keys = sorted((record.policy, record.split, record.sample) for record in records)
+        name = hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:24]
+        frame = pd.DataFrame([asdict(record) for record in records]).astype(_COLUMN_TYPES)
+        write_atomically(self.folder / f"samples-{name}.parquet", lambda path: frame.to_parquet(path, index=False))
+
+    def samples(self) -> pd.DataFrame:
+        """Return all sample records, one row per (policy, split, sample), in a fixed order."""
+        shards = [self._read(path) for path in sorted(self.folder.glob("samples-*.parquet"))]
+        if not shards:
+            return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in _COLUMN_TYPES.items()})
+        key = ["policy", "split", "sample"]
+        return pd.concat(shards, ignore_index=True).drop_duplicates(key).sort_values(key, ignore_index=True)
+
+    def _read(self, path: Path) -> pd.DataFrame:
+        try:
+            return pd.read_parquet(path).astype(_COLUMN_TYPES)
+        except (OSError, ValueError) as error:
+            remedy = f"{error}; delete it, its samples will be scored again"
+            raise StoreError("a shard must be readable", value=str(path), remedy=remedy) from error
+
+    def add_measurement(self, measurement: Measurement) -> None:
+        """Append a measurement."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock"):
+            lines = [*_complete_lines(self._measurements), measurement.model_dump_json()]
+            write_text_atomically(self._measurements, "\n".join(lines) + "\n")
+
+    def measurements(self) -> dict[str, Measurement]:
+        """Return the measurements by policy digest; the first of a policy counts."""
+        found: dict[str, Measurement] = {}
+        for line in _complete_lines(self._measurements):
+            measurement = Measurement.model_validate_json(line)
+            found.setdefault(measurement.policy.digest(), measurement)
+        return found
+
+
+_COLUMN_TYPES = {
+    field.name: {"int": "int64", "float | None": "float64", "bool | None": "boolean"}.get(str(field.type), "string")
+    for field in fields(SampleRecord)
+}
+
+
+def _complete_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def export_records(frame: pd.DataFrame, measurements: Iterable[Measurement], folder: Path) -> list[Path]:
+    """Write a copy of records for people and for the tracker: `samples.parquet` and `measurements.jsonl`."""
+    lines = "".join(measurement.model_dump_json() + "\n" for measurement in measurements)
+    return [
+        write_atomically(folder / "samples.parquet", lambda path: frame.to_parquet(path, index=False)),
+        write_text_atomically(folder / "measurements.jsonl", lines),
+    ]

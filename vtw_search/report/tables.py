@@ -1,0 +1,142 @@
+"""A study as a table for the terminal and as a frame for CSV."""
+
+from __future__ import annotations
+
+import math
+import types
+from typing import Any, get_args
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from vtw_search.records import Measurement
+from vtw_search.report import quantities
+from vtw_search.report.quantities import Quantity, fixed
+from vtw_search.results import Row, StudyResult
+
+_COLUMNS = ("K", "KL", "acc.", "drop", "agree", "macs", "time", "status")
+_NOTE = "limits are judged on the point estimate; intervals are 95 % and only shown"
+
+
+def study_table(result: StudyResult) -> Table:
+    """Return the rows of a study, readable in 100 columns.
+
+    KL is in nats, `acc.` is the accuracy, `drop` its paired loss, `agree` the share of unchanged greedy answers, `macs`
+    the multiply-adds of one prefill with their share of keep-all, and `time` its latency divided by that of keep-all.
+    Numbers that break a limit are red.
+    """
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.title = Text(f"{result.task}: {quantities.samples_text(result)}", style="bold")
+    table.title_justify = "left"
+    table.caption, table.caption_justify = Text(_caption(result)), "left"
+    for name in _COLUMNS:
+        table.add_column(name, justify="left" if name == "status" else "right", no_wrap=name != "status")
+    decimals = _kl_decimals(result)
+    for row in result.rows:
+        table.add_row(*_cells(row, decimals), style="bold" if row.chosen else None)
+    return table
+
+
+def _caption(result: StudyResult) -> str:
+    lines = [
+        "> chosen, * on the front, no: the limits that are broken",
+        f"{quantities.kl_name([result])}, in nats",
+        f"limits: {quantities.settings_text(list(result.limits.items()))}",
+        _NOTE,
+        *(f"failed, {layers}: {reason}" for reason, layers in quantities.failures(result).items()),
+    ]
+    return "\n".join(lines)
+
+
+def _kl_decimals(result: StudyResult) -> int:
+    """Return enough decimals to see two figures of a number at the bound, as far as the width allows."""
+    limit = quantities.bound(result, "kl") or 1.0
+    return min(max(4, 1 + math.ceil(-math.log10(limit))), 5)
+
+
+def _cells(row: Row, kl_decimals: int) -> list[Text]:
+    texts = (
+        _layer_text(row),
+        _with_interval(quantities.kl(row), kl_decimals),
+        fixed(quantities.accuracy(row).value),
+        _with_interval(quantities.accuracy_drop(row), 3),
+        fixed(quantities.finite(row.measurement.agreement)),
+        _macs_text(row),
+        _time_text(row),
+    )
+    broken = quantities.broken_columns(row)
+    cells = [Text(text, style="red" if name in broken else "") for name, text in zip(_COLUMNS, texts, strict=False)]
+    return [*cells, _status(row, broken)]
+
+
+def _layer_text(row: Row) -> str:
+    mark = ">" if row.chosen else "*" if row.on_front else ""
+    return f"{mark} {quantities.layer_name(row)}"
+
+
+def _with_interval(quantity: Quantity, decimals: int) -> str:
+    if quantity == (0, 0, 0):
+        return "0"
+    decimals = decimals if abs(quantity.value or 0) < 1 else 2
+    smallest = 0.5 * 10.0**-decimals
+    tiny = quantity.value is not None and 0 < quantity.value < smallest
+    value = f"<{_bare(2 * smallest, decimals)}" if tiny else fixed(quantity.value, decimals)
+    if quantity.interval is None:
+        return value
+    low, high = (_bare(end, decimals) for end in quantity.interval)
+    return f"{value} [{low}, {high}]"
+
+
+def _bare(value: float, decimals: int) -> str:
+    """Write a number without the zero before its point: the columns have to fit 100 characters."""
+    text = fixed(value, decimals)
+    return text.replace("0.", ".", 1) if abs(value) < 1 and "." in text else text
+
+
+def _macs_text(row: Row) -> str:
+    percent = quantities.macs_percent(row)
+    return quantities.humanised(row.measurement.macs) + ("" if percent is None else f" {percent:3.0f}%")
+
+
+def _time_text(row: Row) -> str:
+    ratio = quantities.finite(row.measurement.latency_ratio)
+    spread = quantities.finite(row.measurement.latency_ratio_spread)
+    return fixed(ratio, 2) + ("" if ratio is None or spread is None else f"±{_bare(spread, 2)}")
+
+
+def _status(row: Row, broken: list[str]) -> Text:
+    if row.measurement.failure is not None:
+        return Text("failed", style="red")
+    return Text(f"no: {', '.join(broken)}", style="red") if broken else Text("feasible", style="green")
+
+
+def front_frame(result: StudyResult) -> pd.DataFrame:
+    """Return all rows with flat columns: what and how it was judged, then every number of the measurement.
+
+    Whole numbers are `Int64` and the others `float64`, so that a missing number is an empty cell of a CSV file.
+    """
+    kinds = _numeric_fields()
+    rows = [_judged(row) | {name: getattr(row.measurement, name) for name in kinds} for row in result.rows]
+    frame = pd.DataFrame(rows, columns=[*_JUDGED, *(name for name in kinds if name != "layer")])
+    return frame.astype(kinds)
+
+
+_JUDGED = ("layer", "policy", "feasible", "on_front", "chosen", "status")
+
+
+def _judged(row: Row) -> dict[str, Any]:
+    values = (row.measurement.layer, row.measurement.policy.label(), row.feasible, row.on_front, row.chosen, row.status)
+    return dict(zip(_JUDGED, values, strict=True))
+
+
+def _numeric_fields() -> dict[str, str]:
+    """Return the numeric fields of a measurement with their column types, in the order of the record."""
+    types_of = {name: _members(field.annotation) for name, field in Measurement.model_fields.items()}
+    numeric = {name: kinds for name, kinds in types_of.items() if kinds & {int, float}}
+    return {name: "float64" if float in kinds else "Int64" for name, kinds in numeric.items()}
+
+
+def _members(annotation: Any) -> set[Any]:
+    return set(get_args(annotation)) if isinstance(annotation, types.UnionType) else {annotation}

@@ -1,0 +1,41 @@
+"""From study results to the content of a policy file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vtw_search.evaluation.splits import SPLITS, Splits
+from vtw_search.facts import ModelFingerprint
+from vtw_search.policies import PolicySet, TaskPolicy
+from vtw_search.results import StudyResult
+
+
+def policy_set(
+    model: ModelFingerprint, studies: Sequence[StudyResult], splits: Mapping[str, Splits], provenance: Mapping[str, Any]
+) -> PolicySet:
+    """Return the policies of all tasks with their numbers; tasks that are not listed keep every token.
+
+    Args:
+        model: which the policies are for.
+        studies: one per task.
+        splits: of every task, for the digests of the data.
+        provenance: who made this, with what.
+    """
+    ledger = {study.task: study.holdout["evaluations_of_this_split"] for study in studies}
+    tasks = {study.task: _task_policy(study, splits[study.task]) for study in studies}
+    return PolicySet(model=model, tasks=tasks, provenance={**provenance, "holdout_ledger": ledger})
+
+
+def _task_policy(study: StudyResult, splits: Splits) -> TaskPolicy:
+    measurement = study.chosen.measurement
+    numbers = measurement.model_dump(exclude={"task", "policy", "failure", "layer"}, exclude_none=True)
+    profile = {name: value for name, value in numbers.items() if "macs" in name or "latency" in name or "tokens" in name}
+    quality = {name: value for name, value in numbers.items() if name not in profile}
+    return TaskPolicy(
+        policy=measurement.policy,
+        verdict=study.verdict,
+        limits=dict(study.limits),
+        measured={"search": quality, "holdout": dict(study.holdout), "profile": profile},
+        dataset_digests={split: splits.digest(split) for split in SPLITS if splits[split]},
+    )

@@ -1,0 +1,49 @@
+"""Feasible rows, their front, and the preferred one. Pure functions of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from vtw_search.results import Row
+
+
+def mark_front(rows: Sequence[Row]) -> list[Row]:
+    """Mark the feasible rows that no other feasible row dominates in accuracy and macs."""
+    feasible = [row for row in rows if row.feasible]
+    return [replace(row, on_front=row.feasible and not any(_dominates(other, row) for other in feasible)) for row in rows]
+
+
+def _dominates(left: Row, right: Row) -> bool:
+    """Whether `left` is at least as good in both objectives and better in one."""
+    a, b = _objectives(left), _objectives(right)
+    return all(x <= y for x, y in zip(a, b, strict=True)) and a != b
+
+
+def _objectives(row: Row) -> tuple[float, float]:
+    measurement = row.measurement
+    assert measurement.accuracy is not None and measurement.macs is not None
+    return -measurement.accuracy, float(measurement.macs)
+
+
+def preferred(rows: Sequence[Row]) -> Row | None:
+    """Return the feasible row with the lowest macs, then higher accuracy, lower KL, larger K; None if none is feasible."""
+    feasible = [row for row in rows if row.feasible]
+    return min(feasible, key=_preference) if feasible else None
+
+
+def _preference(row: Row) -> tuple[float, float, float, int]:
+    measurement = row.measurement
+    assert measurement.kl_answer_nats is not None
+    accuracy, macs = _objectives(row)
+    return macs, accuracy, measurement.kl_answer_nats, -measurement.layer
+
+
+def least_infeasible(rows: Sequence[Row]) -> Row | None:
+    """Return the row that breaks its worst limit by the smallest multiple of that limit; None if no row broke one."""
+    broken = [row for row in rows if row.measurement.failure is None and not row.feasible]
+    return min(broken, key=lambda row: max(_relative_excess(row))) if broken else None
+
+
+def _relative_excess(row: Row) -> list[float]:
+    return [judgement.excess / max(judgement.bound, 1e-12) for judgement in row.judgements if not judgement.holds]

@@ -1,0 +1,53 @@
+"""The Optuna study of a task: candidates and their results as trials, so that Optuna's own tools read them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+from optuna.distributions import IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from vtw_search.results import Row
+from vtw_search.search.limits import Limits
+
+
+def record_trials(database: Path, task: str, rows: Sequence[Row], limits: Limits) -> optuna.Study:
+    """Store rows as trials of a study named after the task and its limits; rows that are there are not added again.
+
+    A study belongs to one set of limits, because trials carry their constraints; other limits make another study from
+    the same rows. Values are accuracy (to maximize) and macs (to minimize).
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    name = f"{task} {hashlib.sha256(json.dumps(limits.as_dict(), sort_keys=True).encode()).hexdigest()[:8]}"
+    study = optuna.create_study(
+        study_name=name,
+        storage=f"sqlite:///{database}",
+        directions=["maximize", "minimize"],
+        load_if_exists=True,
+    )
+    study.set_metric_names(["accuracy", "macs"])
+    study.set_user_attr("limits", limits.as_dict())
+    known = {trial.user_attrs["policy"] for trial in study.get_trials(deepcopy=False)}
+    highest = max(row.measurement.layer for row in rows)
+    for row in rows:
+        if row.measurement.policy.digest() not in known:
+            study.add_trial(_trial(row, IntDistribution(1, highest)))
+    return study
+
+
+def _trial(row: Row, layers: IntDistribution) -> FrozenTrial:
+    measurement = row.measurement
+    failed = measurement.failure is not None
+    numbers = measurement.model_dump(exclude={"policy", "task", "layer"}, exclude_none=True)
+    return create_trial(
+        state=TrialState.FAIL if failed else TrialState.COMPLETE,
+        values=None if failed else [measurement.accuracy, measurement.macs],  # type: ignore[list-item]
+        params={"layer": measurement.layer},
+        distributions={"layer": layers},
+        user_attrs={"policy": measurement.policy.digest(), "label": measurement.policy.label(), **numbers},
+        constraints={judgement.limit: judgement.excess for judgement in row.judgements},
+    )

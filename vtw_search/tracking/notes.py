@@ -1,0 +1,86 @@
+"""The Markdown that MLflow shows at the top of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from vtw_search.results import Judgement, Row, StudyResult
+from vtw_search.tracking.params import flatten
+
+# MLflow cuts a note at 8000 characters; a row has about 100.
+_MOST_ROWS = 40
+
+
+def search_note(search: str, studies: Sequence[StudyResult], cut: Sequence[str]) -> str:
+    """Return the table of tasks and chosen policies, and what MLflow cannot show."""
+    rows = [(result.task, *_numbers(result.chosen), _holdout(result)) for result in studies[:_MOST_ROWS]]
+    table = _table(("task", *_COLUMNS, "holdout accuracy"), rows) if rows else "No task is complete yet."
+    verdicts = [f"- **{_cell(result.task)}**: {result.verdict}" for result in studies[:_MOST_ROWS]]
+    missing = [f"Cut to MLflow's limit: {', '.join(cut)}. The whole is in the search's folder."] if cut else []
+    return "\n\n".join([table, "\n".join(verdicts), _HOW_TO_SORT.format(search), *missing])
+
+
+_HOW_TO_SORT = (
+    "To sort candidates by accuracy, KL, macs or time: on the experiment's page choose **Views > Candidates**, add "
+    "`and tags.search = '{}'` to its filter and click a column's name."
+)
+
+
+def study_note(result: StudyResult, shown: int) -> str:
+    """Return the verdict, the limits, and the front as a table."""
+    limits = ", ".join(f"`{name}` {value}" for name, value in flatten(result.limits)) or "none"
+    rows = [row for row in result.rows if row.chosen or row.on_front or row.measurement.policy.is_keep_all]
+    table = _table(_COLUMNS, [_numbers(row) for row in rows[:_MOST_ROWS]])
+    return "\n\n".join((f"**{result.verdict}**", table, f"Limits: {limits}", _count(shown, len(result.rows))))
+
+
+def _count(shown: int, total: int) -> str:
+    if shown == total:
+        return f"All {total} candidates have a run below this one."
+    return f"{shown} of {total} candidates have a run below this one, the front first; all are in measurements.jsonl."
+
+
+def candidate_note(task: str, row: Row, why: str) -> str:
+    """Return why a candidate was chosen or not, and every limit with its value."""
+    judged = [_judgement(judgement) for judgement in row.judgements]
+    table = [_table(("limit", "value", "95 % interval", "bound", ""), judged)] if judged else []
+    return "\n\n".join([f"{_cell(task)}, {row.measurement.policy.label()}: {why}", *table])
+
+
+def _judgement(judgement: Judgement) -> tuple[str, ...]:
+    interval = f"{judgement.low:.4g} to {judgement.high:.4g}"
+    verdict = "holds" if judgement.holds else "**does not hold**"
+    return judgement.limit, f"{judgement.value:.4g}", interval, f"{judgement.bound:g}", verdict
+
+
+_COLUMNS = ("policy", "accuracy", "drop", "KL, nats", "macs", "time")
+
+
+def _numbers(row: Row) -> tuple[str, ...]:
+    measured, label = row.measurement, row.measurement.policy.label()
+    return (
+        f"**{label}**" if row.chosen else label,
+        _format(measured.accuracy, ".4f"),
+        _format(measured.accuracy_drop, ".4f"),
+        _format(measured.kl_answer_nats, ".4g"),
+        _format(measured.macs_ratio, ".1%"),
+        _format(measured.latency_ratio, ".1%"),
+    )
+
+
+def _holdout(result: StudyResult) -> str:
+    return _format(result.holdout.get("accuracy"), ".4f")
+
+
+def _format(value: Any, form: str) -> str:
+    return format(value, form) if isinstance(value, int | float) else "-"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
