@@ -1,0 +1,1 @@
+"""Questions, one folder each: README.md, run.py, results/. `make claims` prints what they claim."""

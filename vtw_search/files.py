@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
             os.fsync(stream.fileno())
         staging.replace(path)
     except OSError as error:
-        staging.unlink(missing_ok=True)
-        raise StoreError("a result must be writable", value=str(path), remedy=f"{error}; free space or fix the permissions and run again") from error
+        remedy = f"{error}; free space or fix the permissions and run again"
+        raise StoreError("a result must be writable", value=str(path), remedy=remedy) from error
+    finally:
+        # Gone already if it was renamed.
+        with contextlib.suppress(OSError):
+            staging.unlink(missing_ok=True)
     return path

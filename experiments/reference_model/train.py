@@ -29,7 +29,7 @@ from experiments.reference_model.training_data import NO_GLYPH, Batch, TrainingD
 from vtw_search.evaluation.tasks.easy_vqa import COLORS, SHAPES
 
 HERE = Path(__file__).parent
-Losses = Callable[[TrainingData, int], Iterator[tuple[str, torch.Tensor]]]
+Losses = Callable[[TrainingData], Iterator[tuple[str, torch.Tensor]]]
 
 
 class DenseHeads(nn.Module):
@@ -114,7 +114,7 @@ class Trainer:
         )  # fmt: skip
 
     def run(self, data: TrainingData, losses: Losses) -> None:
-        """Run to the phase's last step; `losses(data, step)` yields named losses and each is followed by its backward."""
+        """Run to the phase's last step; `losses(data)` yields named losses and each is followed by its backward."""
         start, steps = self.checkpoint.load(self.modules, self.optimizer, data), self.phase["steps"]
         for step in track(range(start, steps), description=self.name, total=steps - start):
             began = time.perf_counter()
@@ -132,7 +132,7 @@ class Trainer:
             group["lr"] = self.phase["learning_rate"] * factor
         self.optimizer.zero_grad(set_to_none=True)
         values = {}
-        for name, value in losses(data, step):
+        for name, value in losses(data):
             value.backward()
             values[name] = round(float(value.detach()), 5)
         nn.utils.clip_grad_norm_(self.parameters, self.config["gradient_clip"])
@@ -153,10 +153,9 @@ def warm_up(config: dict[str, Any], work: Path, model: LlavaForConditionalGenera
     """Phase 1: the vision tower alone, on dense labels."""
     tower, phase, device = model.model.vision_tower, config["warmup"], next(model.parameters()).device
 
-    def losses(data: TrainingData, step: int) -> Iterator[tuple[str, torch.Tensor]]:
-        # Digits on the patch grid first: they are learned several times faster than digits anywhere.
-        numbers = data.numbers(phase["number_images"], 0, aligned=step < phase["aligned_steps"])
-        for name, batch in (("shapes", data.shapes(phase["shape_images"], 0)), ("numbers", numbers)):
+    def losses(data: TrainingData) -> Iterator[tuple[str, torch.Tensor]]:
+        drawn = {"shapes": data.shapes(phase["shape_images"], 0), "numbers": data.numbers(phase["number_images"], 0)}
+        for name, batch in drawn.items():
             yield name, heads(tower(batch.pixels.to(device)).last_hidden_state[:, 1:], batch)
 
     Trainer("warmup", config, work, {"tower": tower, "heads": heads}).run(data, losses)
@@ -191,7 +190,7 @@ def train_jointly(
         answers = functional.cross_entropy(logits, packed.labels[scored].to(device))
         return answers + phase["dense_weight"] * heads(patches, batch)
 
-    def losses(data: TrainingData, step: int) -> Iterator[tuple[str, torch.Tensor]]:
+    def losses(data: TrainingData) -> Iterator[tuple[str, torch.Tensor]]:
         yield "shapes", loss(data.shapes(phase["shape_images"], phase["questions_per_shape_image"]))
         yield "numbers", loss(data.numbers(phase["number_images"], phase["questions_per_number_image"]))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -155,28 +155,16 @@ class TrainingData:
     def _pick(self, true: int, count: int, truth: bool) -> int:
         return true if truth else int((true + self.rng.integers(1, count)) % count)
 
-    def numbers(self, images: int, questions: int, *, aligned: bool = False) -> Batch:
-        """Draw a batch of number images from the training glyphs, with `aligned` on the patch grid."""
+    def numbers(self, images: int, questions: int) -> Batch:
+        """Draw a batch of number images from the training glyphs."""
         pool = digits.glyph_pools()["train"]
         lengths = [int(self.rng.choice(digits.LENGTHS)) for _ in range(images)]
         drawn = [digits.random_number_image(self.rng, pool, length) for length in lengths]
-        if aligned:
-            drawn = [self._on_grid(image) for image in drawn]
         prompts = [list(self.rng.permutation(digits.PROMPTS)[:questions]) for _ in drawn]
         asked = [[(str(p), digits.number_of(image)) for p in texts] for image, texts in zip(drawn, prompts, strict=True)]
         pixels = torch.stack([self._augmented(image) for image in drawn])
         empty = torch.full((images,), -1)
         return Batch(pixels, asked, empty, empty, torch.stack([patch_glyphs(image) for image in drawn]))
-
-    def _on_grid(self, image: digits.NumberImage) -> digits.NumberImage:
-        count, step = len(image.placements), digits.GLYPH_SIZE
-        left = PATCH * int(self.rng.integers(0, GRID + 1 - count * step // PATCH))
-        tops = PATCH * self.rng.integers(0, GRID - 1, count)
-        moved = [
-            replace(place, left=left + slot * step, top=int(top))
-            for slot, (place, top) in enumerate(zip(image.placements, tops, strict=True))
-        ]
-        return replace(image, placements=tuple(moved))
 
     def _augmented(self, image: digits.NumberImage) -> torch.Tensor:
         """Render with each glyph rotated, stretched and shifted a little, so that few glyphs go a long way."""

@@ -34,7 +34,8 @@ def make_measurement(task: str, layer: int, layers: int, needs: float) -> Measur
 def make_row(measurement: Measurement) -> Row:
     """Judge a measurement by the two limits."""
     kl, drop = measurement.kl_answer_nats, measurement.accuracy_drop
-    assert kl is not None and drop is not None
+    assert kl is not None
+    assert drop is not None
     return Row(measurement, (_judge("kl_nats", kl, KL_LIMIT), _judge("accuracy_drop", drop, DROP_LIMIT)))
 
 

@@ -65,10 +65,15 @@ def test_another_answer_moves_the_mark(new_tracker: NewTracker, runs: GetRuns) -
     assert [run.data.metrics["layer"] for run in runs()("candidate") if run.data.metrics["chosen"]] == [6]
 
 
-def test_candidates_that_are_no_longer_shown_leave(new_tracker: NewTracker, runs: GetRuns) -> None:
+def test_candidates_that_are_no_longer_shown_leave(
+    new_tracker: NewTracker, runs: GetRuns, client: MlflowClient
+) -> None:
     track(new_tracker(max_candidates=8), make_study())
+    (study,) = runs()("study")
+    own = client.create_run(runs().experiment, tags={"mlflow.parentRunId": study.info.run_id})
     track(new_tracker(max_candidates=3), make_study())
     assert runs().names("candidate") == ["★ withdraw@5 (chosen)", "keep-all", "withdraw@7"]
+    assert client.get_run(own.info.run_id).info.lifecycle_stage == "active", "a user's own run was deleted"
 
 
 @pytest.mark.parametrize("method", ["create_run", "log_batch", "set_terminated", "log_artifact"])
@@ -78,9 +83,10 @@ def test_a_kill_in_the_middle_loses_nothing(
 ) -> None:
     studies = make_study("a", layers=3, needs=1), make_study("b", layers=3, needs=1)
     artifacts = make_artifacts(folder)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MlflowClient, method, killing(getattr(MlflowClient, method), call, after=after))
-        track(new_tracker(), *studies, artifacts=artifacts)
+        with pytest.raises(KeyboardInterrupt):
+            track(new_tracker(), *studies, artifacts=artifacts)
     track(new_tracker(), *studies, artifacts=artifacts)
     found = runs()
     assert [len(found(kind)) for kind in ("search", "study", "candidate")] == [1, 2, 6]
@@ -113,7 +119,8 @@ def test_runs_that_a_user_deleted_are_made_anew(
     client.delete_run(old["runs"]["search"])
     track(new_tracker(), make_study())
     new = json.loads((folder / "tracking.json").read_text())
-    assert new["key"] == old["key"] and new["runs"]["search"] != old["runs"]["search"]
+    assert new["key"] == old["key"]
+    assert new["runs"]["search"] != old["runs"]["search"]
     assert [run.info.run_id for run in runs()("search")] == [new["runs"]["search"]]
 
 

@@ -54,7 +54,8 @@ def test_candidates_can_be_sorted(tracked: Runs, metric: str) -> None:
     order = f"metrics.{metric} ASC"
     values = [run.data.metrics.get(metric) for run in tracked("candidate", order)]
     known = [value for value in values if value is not None]
-    assert len(values) == 16 and len(known) == 15
+    assert len(values) == 16
+    assert len(known) == 15
     assert known == sorted(known)
 
 
@@ -83,7 +84,8 @@ def test_a_failed_candidate_has_a_status_and_no_numbers(tracked: Runs) -> None:
     (failed,) = [run for run in tracked("candidate") if run.info.status == "FAILED"]
     assert failed.data.tags["status"] == "failed: logits are NaN"
     assert failed.data.metrics["feasible"] == 0
-    assert "accuracy" not in failed.data.metrics and "macs" not in failed.data.metrics
+    assert "accuracy" not in failed.data.metrics
+    assert "macs" not in failed.data.metrics
 
 
 def test_the_search_summarises_its_tasks(tracked: Runs) -> None:
@@ -101,7 +103,8 @@ def test_a_study_shows_its_verdict_limits_and_answer(tracked: Runs) -> None:
     assert study.data.tags["mlflow.note.content"].startswith("**withdraw@5 is the cheapest")
     assert study.data.tags["limit.kl_nats.bound"] == "0.05"
     assert study.data.tags["identity.scoring.withdraw"] == "1"
-    assert study.data.metrics["candidates"] == 8 and study.data.metrics["candidates_failed"] == 1
+    assert study.data.metrics["candidates"] == 8
+    assert study.data.metrics["candidates_failed"] == 1
     assert study.data.metrics["layer"] == 5
 
 

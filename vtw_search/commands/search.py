@@ -35,6 +35,7 @@ def _run() -> None:
     import hydra
     from hydra._internal.utils import get_args_parser
     from omegaconf import DictConfig
+    from rich.console import Console
 
     from vtw_search.config import load_config, validate
     from vtw_search.driver import run_search
@@ -49,7 +50,8 @@ def _run() -> None:
 
     @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
     def job(composed: DictConfig) -> None:
-        run_search(validate(composed))
+        # Tables need about 100 columns; a pipe has no width of its own.
+        run_search(validate(composed), Console(width=None if sys.stdout.isatty() else 110))
 
     job()
 

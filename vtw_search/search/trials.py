@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,10 @@ def record_trials(database: Path, task: str, rows: Sequence[Row], limits: Limits
         directions=["maximize", "minimize"],
         load_if_exists=True,
     )
-    study.set_metric_names(["accuracy", "macs"])
+    with warnings.catch_warnings():
+        # Names for Optuna's dashboard; nothing depends on them if the call should change.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(["accuracy", "macs"])
     study.set_user_attr("limits", limits.as_dict())
     known = {trial.user_attrs["policy"] for trial in study.get_trials(deepcopy=False)}
     highest = max(row.measurement.layer for row in rows)

@@ -14,7 +14,7 @@ from vtw_search.tracking.store import RunContent
 
 # Identity of a search (its folder) and of a candidate's policy; names may repeat, these do not.
 KEY_TAG, POLICY_TAG = "vtw.key", "vtw.policy"
-TASK_TAG = "task"
+KIND_TAG, TASK_TAG = "kind", "task"
 _NOTE_TAG = "mlflow.note.content"
 
 # What a search and a study show of their chosen candidates.
@@ -36,7 +36,7 @@ class SearchLabel:
         """Return the tags of a run; `kind` is search, study or candidate."""
         sweep = {} if self.sweep is None else {"sweep": self.sweep}
         source = {"mlflow.source.name": "vtw-search", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
-        return {"kind": kind, "search": self.search, **sweep, **source}
+        return {KIND_TAG: kind, "search": self.search, **sweep, **source}
 
 
 def _user() -> str:
@@ -72,7 +72,7 @@ def _summary(result: StudyResult) -> dict[str, float]:
 def study_content(label: SearchLabel, result: StudyResult, shown: int, status: str) -> RunContent:
     """Return what the run of a study shows; `shown` candidates have a run of their own."""
     limits = {f"limit.{name}": str(value) for name, value in flatten(result.limits)}
-    identity = {f"identity.{name}": str(value) for name, value in flatten(result.identity)}
+    identity = {f"identity.{name}": redact(str(value)) for name, value in flatten(result.identity)}
     counts = {
         "candidates": len(result.rows),
         "candidates_feasible": sum(row.feasible for row in result.rows),

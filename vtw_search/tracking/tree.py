@@ -12,6 +12,7 @@ from vtw_search.files import write_text_atomically
 from vtw_search.results import StudyResult
 from vtw_search.tracking.content import (
     KEY_TAG,
+    KIND_TAG,
     POLICY_TAG,
     TASK_TAG,
     SearchLabel,
@@ -35,8 +36,9 @@ class SearchTree:
 
     def __init__(self, store: RunStore, settings: TrackingSettings, label: SearchLabel, folder: Path) -> None:
         self._store, self._settings, self._label, self._folder = store, settings, label, folder
+        self._config: Mapping[str, Any] = {}
+        self._command, self._parent = "", ""
         self._studies: dict[str, StudyResult] = {}
-        self._parent = ""
         self._study_ids: dict[str, str] = {}
 
     def start(self, config: Mapping[str, Any], command: str) -> None:
@@ -88,7 +90,7 @@ class SearchTree:
             policy = run.data.tags.get(POLICY_TAG, "")
             if policy in wanted and policy not in known:
                 known[policy] = run
-            else:
+            elif run.data.tags.get(KIND_TAG) == "candidate":
                 # No longer among the shown ones, or the second attempt at a request that had arrived.
                 self._store.delete(run)
         # MLflow lists the newest run first: the most important one is created last.

@@ -19,6 +19,7 @@ from vtw_search.evaluation.tasks.sample import Sample
 
 IMAGE_SIZE = 64
 GLYPH_SIZE = 16
+GRID = 8
 LENGTHS = (2, 3, 4)
 PROMPTS = ("what number is written in the image?", "what number does the image show?", "read the number.")
 # Sizes of the disjoint glyph pools, in order; what is left (1,047 glyphs) is for training.
@@ -93,17 +94,17 @@ class NumberImage:
 
 
 def random_number_image(rng: np.random.Generator, pool: np.ndarray, length: int) -> NumberImage:
-    """Draw `length` glyphs of `pool` and place them in a row that wanders up and down a little."""
-    width = GLYPH_SIZE - 1
-    left = int(rng.integers(0, IMAGE_SIZE - GLYPH_SIZE - (length - 1) * width + 1))
-    top = int(rng.integers(4, IMAGE_SIZE - GLYPH_SIZE - 3))
-    placements = []
-    for slot in range(length):
-        drop = int(rng.integers(-3, 4))
-        placements.append(Placement(int(rng.choice(pool)), left + slot * width, top + drop, GLYPH_SIZE))
+    """Draw `length` glyphs of `pool` and place them side by side, each at a height of its own, on a grid of 8 pixels."""
+    left = GRID * int(rng.integers(0, (IMAGE_SIZE - length * GLYPH_SIZE) // GRID + 1))
+    tops = GRID * rng.integers(0, (IMAGE_SIZE - GLYPH_SIZE) // GRID + 1, length)
+    glyphs = rng.choice(pool, length)
+    placements = tuple(
+        Placement(int(glyph), left + slot * GLYPH_SIZE, int(top), GLYPH_SIZE)
+        for slot, (glyph, top) in enumerate(zip(glyphs, tops, strict=True))
+    )
     ink = tuple(int(value) for value in rng.integers(0, 90, 3))
     paper = tuple(int(value) for value in rng.integers(215, 256, 3))
-    return NumberImage(tuple(placements), ink, paper)  # type: ignore[arg-type]
+    return NumberImage(placements, ink, paper)  # type: ignore[arg-type]
 
 
 def number_of(image: NumberImage) -> str:

@@ -1,0 +1,153 @@
+"""Tasks and splits: what is kept apart, and bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vtw_search.engine import check_images
+from vtw_search.errors import TaskError, UnknownNameError
+from vtw_search.evaluation.splits import SPLITS, make_splits
+from vtw_search.evaluation.tasks import Sample, digits, easy_vqa, load_pools
+from vtw_search.evaluation.tasks.jsonl import read_jsonl
+
+SIZES = {"calibration": 40, "selection": 40, "confirmation": 40, "holdout": 40}
+
+
+def sample(number: int, cluster: str) -> Sample:
+    return Sample(str(number), (), "q", ("a",), "exact_match", cluster)
+
+
+@settings(max_examples=50)
+@given(extra=st.lists(st.integers(0, 60), max_size=99), seed=st.integers(0, 5), fixed=st.booleans())
+def test_splits_share_no_image(extra: list[int], seed: int, fixed: bool) -> None:
+    samples = [sample(number, str(cluster)) for number, cluster in enumerate([*range(61), *extra])]
+    pools = {"search": samples, "holdout": [sample(-1, "held")]} if fixed else {"all": samples}
+    splits = make_splits(pools, seed, {**SIZES, "holdout": 1})
+    found = [{each.cluster for each in splits[split]} for split in SPLITS]
+    assert sum(map(len, found)) == len(set.union(*found))
+
+
+def test_the_holdout_does_not_depend_on_the_seed() -> None:
+    samples = [sample(number, str(number)) for number in range(300)]
+    everything = dict.fromkeys(SPLITS, 1000)
+    held = [{each.id for each in make_splits({"all": samples}, seed, everything)["holdout"]} for seed in range(4)]
+    assert all(other == held[0] for other in held)
+    chosen = [{each.id for each in make_splits({"all": samples}, seed, everything)["selection"]} for seed in range(4)]
+    assert chosen[0] != chosen[1]
+
+
+def test_every_image_is_asked_once_before_any_is_asked_twice() -> None:
+    samples = [sample(number, str(number % 150)) for number in range(900)]
+    splits = make_splits({"all": samples}, 0, SIZES)
+    for split in ("calibration", "selection"):
+        count = len(splits[split])
+        distinct = len({each.cluster for each in splits[split]})
+        assert distinct == min(count, len({each.cluster for each in make_splits({"all": samples}, 0, dict.fromkeys(SPLITS, 999))[split]}))
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(TaskError, match="no image is left"):
+        make_splits({"all": [sample(1, "only")]}, 0, SIZES)
+
+
+def test_digests_see_every_change() -> None:
+    base = sample(1, "a")
+    others = [Sample("2", (), "q", ("a",), "exact_match", "a"), Sample("1", (), "p", ("a",), "exact_match", "a"),
+              Sample("1", (), "q", ("b",), "exact_match", "a"), Sample("1", (), "q", ("a",), "anls", "a"),
+              Sample("1", (), "q", ("a",), "exact_match", "b"), Sample("1", (), "q", ("a",), "exact_match", "a", {"k": "v"})]  # fmt: skip
+    assert len({each.digest() for each in [base, *others]}) == len(others) + 1
+
+
+@pytest.mark.parametrize("kind", ["color", "shape", "yesno"])
+def test_easy_vqa_keeps_training_images_out(kind: str) -> None:
+    pools = load_pools("easy_vqa", {"kind": kind})
+    assert all(int(each.cluster.split("-")[1]) >= easy_vqa.FIRST_SEARCH_IMAGE for each in pools["search"])
+    assert all(each.cluster.startswith("test-") for each in pools["holdout"])
+    assert len({each.cluster for each in pools["search"]}) > 900
+
+
+def test_at_least_1200_train_images_are_kept_out_of_training() -> None:
+    assert sum(image >= easy_vqa.FIRST_SEARCH_IMAGE for image in easy_vqa.image_paths("train")) >= 1200
+
+
+def test_glyph_pools_are_disjoint_and_complete() -> None:
+    pools = digits.glyph_pools()
+    together = np.concatenate(list(pools.values()))
+    assert sorted(together.tolist()) == list(range(1797))
+
+
+@pytest.mark.parametrize("pool", list(digits.POOL_GLYPHS))
+def test_digits_show_the_answer_with_glyphs_of_their_own_pool(pool: str) -> None:
+    samples = list(digits.load_pool(pool))
+    allowed = set(digits.glyph_pools()[pool].tolist())
+    for each in samples[:50]:
+        image = each.images[0]
+        assert isinstance(image, digits.NumberImage)
+        assert {place.glyph for place in image.placements} <= allowed
+        assert digits.number_of(image) == each.answers[0]
+        assert image.open().size == (64, 64)
+    assert [each.digest() for each in digits.load_pool(pool)] == [each.digest() for each in samples]
+
+
+def _jsonl(folder: Path, *lines: Any) -> Path:
+    path = folder / "task.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    return path
+
+
+GOOD = {"id": "1", "images": ["a.png"], "prompt": "what?", "answers": ["x"]}
+
+
+def test_jsonl_is_read_with_defaults(tmp_path: Path) -> None:
+    full = {**GOOD, "id": "2", "metric": "anls", "cluster": "c", "slices": {"kind": "photo"}}
+    first, second = read_jsonl(_jsonl(tmp_path, GOOD, "", full))
+    assert (first.metric, first.cluster) == ("exact_match", "a.png")
+    assert (second.metric, second.cluster, second.slices) == ("anls", "c", {"kind": "photo"})
+
+
+@pytest.mark.parametrize(
+    "line,message",
+    [
+        ('{"id": "1"', "line 2: must be one JSON object"),
+        ({**GOOD, "id": "1"}, "line 2, field id"),
+        ({**GOOD, "id": "2", "answers": []}, "line 2, field answers"),
+        ({**GOOD, "id": "2", "prompt": ""}, "line 2, field prompt"),
+        ({**GOOD, "id": "2", "images": "a.png"}, "line 2, field images"),
+        ({**GOOD, "id": "2", "metric": "exact"}, "line 2, field metric.*exact_match"),
+        ({**GOOD, "id": "2", "anwser": 1}, "line 2, field anwser"),
+        ([1], "line 2, field the whole line"),
+    ],
+)
+def test_a_broken_line_is_named_with_number_and_field(tmp_path: Path, line: Any, message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        list(read_jsonl(_jsonl(tmp_path, GOOD, line)))
+
+
+def test_missing_empty_and_text_only_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="readable"):
+        load_pools("jsonl", {"path": str(tmp_path / "none.jsonl")})
+    with pytest.raises(TaskError, match="at least one sample"):
+        load_pools("jsonl", {"path": str(_jsonl(tmp_path, ""))})
+    with pytest.raises(TaskError, match="must have images"):
+        load_pools("jsonl", {"path": str(_jsonl(tmp_path, {**GOOD, "images": []}))})
+    with pytest.raises(UnknownNameError, match="did you mean 'jsonl'"):
+        load_pools("json", {})
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    samples = list(read_jsonl(_jsonl(tmp_path, GOOD, {**GOOD, "id": "2", "images": ["b.png"]})))
+    check_images(samples[:1])
+    with pytest.raises(TaskError, match=r"'2'.*b\.png"):
+        check_images(samples)
+    with pytest.raises(TaskError, match=r"none\.png"):
+        check_images(read_jsonl(_jsonl(tmp_path, {**GOOD, "images": ["none.png"]})))
