@@ -31,7 +31,7 @@ claims: $(VENV)/ready  ## one table of everything that the experiments claim
 	$(BIN)/python -m experiments.claims
 
 dashboard: $(VENV)/ready  ## MLflow on the store that `make search` filled
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(RUNS)/mlflow.db --host 127.0.0.1
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///$(RUNS)/mlflow.db --host 127.0.0.1
 
 clean:  ## remove the environment and caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

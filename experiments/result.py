@@ -59,4 +59,11 @@ def write_result(folder: Path, seed: int, claims: Sequence[Claim], details: Mapp
     content = {"environment": environment(), "seed": seed, "claims": rows, "details": dict(details or {})}
     write_text_atomically(folder / "results" / "result.json", json.dumps(content, indent=2) + "\n")
     for claim in claims:
-        print(f"{claim.name}: {claim.value:.4g} {claim.unit}" + (f" ({claim.sense} {claim.target:g}: {'met' if claim.met else 'MISSED'})" if claim.target is not None else ""))
+        print(
+            f"{claim.name}: {claim.value:.4g} {claim.unit}"
+            + (
+                f" ({claim.sense} {claim.target:g}: {'met' if claim.met else 'MISSED'})"
+                if claim.target is not None
+                else ""
+            )
+        )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 
 import torch
-from fvcore.nn import FlopCountAnalysis  # type: ignore[import-untyped]
+from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 from torch._C import Value
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten

@@ -8,6 +8,13 @@ import sys
 HEAVY = ("optuna", "hydra", "mlflow", "fvcore", "pandas", "matplotlib", "plotly", "sklearn", "scipy.stats")
 
 
+BASELINE = """
+import sys, torch, transformers, pydantic
+from transformers import AutoModelForImageTextToText, Cache
+print(*sys.modules)
+"""
+
+
 def test_deployment_imports_load_no_search_library() -> None:
     code = "import sys, vtw_search; print(*sorted({name for name in sys.modules}))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -16,7 +23,7 @@ def test_deployment_imports_load_no_search_library() -> None:
     assert not own & {"vtw_search.records", "vtw_search.driver", "vtw_search.config", "profilers.macs"}
     # transformers itself imports some scientific libraries where they are installed; ours are not among the rest.
     baseline = subprocess.run(
-        [sys.executable, "-c", "import sys, torch, transformers, pydantic\nfrom transformers import AutoModelForImageTextToText, Cache\nprint(*sys.modules)"],
+        [sys.executable, "-c", BASELINE],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     loaded = set(run.stdout.split()) - set(baseline.stdout.split())

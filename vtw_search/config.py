@@ -159,7 +159,7 @@ def load_config(*overrides: str, config_dirs: Sequence[str] = ()) -> SearchConfi
 def validate(composed: DictConfig | Mapping[str, Any]) -> SearchConfig:
     """Check a composed configuration; ConfigError lists every bad value."""
     try:
-        content = OmegaConf.to_container(OmegaConf.create(composed), resolve=True, throw_on_missing=True)
+        content = OmegaConf.to_container(_as_config(composed), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         raise ConfigError(f"the setting {key} needs a value", remedy=f"add {key}=...") from error
@@ -174,15 +174,23 @@ def validate(composed: DictConfig | Mapping[str, Any]) -> SearchConfig:
     return config
 
 
+def _as_config(composed: DictConfig | Mapping[str, Any]) -> DictConfig:
+    return composed if isinstance(composed, DictConfig) else OmegaConf.create(dict(composed))
+
+
 def _check_task_names(config: SearchConfig) -> None:
     for task in config.limits.per_task:
         if task not in config.named_tasks:
-            raise ConfigError(f"unknown task {task!r} in limits.per_task", remedy=near_matches(task, config.named_tasks))
+            raise ConfigError(
+                f"unknown task {task!r} in limits.per_task", remedy=near_matches(task, config.named_tasks)
+            )
 
 
 def _problem(detail: Any) -> str:
     # A union reports one problem per member; the member's name is no part of the setting's name.
-    place = ".".join(str(part) for part in detail["loc"] if not re.search(r"[\[(]|^(float|int|str|constrained)", str(part)))
+    place = ".".join(
+        str(part) for part in detail["loc"] if not re.search(r"[\[(]|^(float|int|str|constrained)", str(part))
+    )
     return f"{place}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"
 
 
@@ -199,7 +207,7 @@ def _bad_override(error: Exception, overrides: list[str]) -> ConfigError:
     key = re.search(r"(?:override|find|append to config. An item is already at) '([^'=]+)", text)
     if key is None or "override" not in text.lower():
         return ConfigError(text, value=" ".join(overrides), remedy="overrides look like group=option or key.sub=value")
-    known = _known_keys(SearchConfig) + ["task", "task.path"]
+    known = [*_known_keys(SearchConfig), "task", "task.path"]
     if key.group(1) in known:
         remedy = f"write +{key.group(1)}.<task>.<limit>=<value>"
         return ConfigError(f"entries are added to {key.group(1)} with a plus", value=" ".join(overrides), remedy=remedy)

@@ -34,7 +34,7 @@ from vtw_search.search.limits import Limits, limits_for_task
 from vtw_search.search.space import withdrawal_candidates
 from vtw_search.search.study import SEARCH_SPLITS, Study, StudySettings
 from vtw_search.search.trials import record_trials
-from vtw_search.tracking import MlflowTracker, NoTracker, Tracker, TrackingSettings
+from vtw_search.tracking import MlflowTracker, NoTracker, Tracker, TrackingSettings, redact
 
 # What must not change when a search is continued under its name: its records would no longer be one search's.
 _FIXED = ("model", "seed", "samples", "batch_size")
@@ -169,6 +169,7 @@ def _make_tracker(config: SearchConfig, folder: Path, console: Console) -> Track
 def _save_config(config: SearchConfig, folder: Path) -> None:
     """Save the configuration before anything runs; refuse to continue a search that was another one."""
     path, content = folder / "config.yaml", config.model_dump(mode="json")
+    content["tracking"]["uri"] = config.tracking.uri and redact(config.tracking.uri)
     if path.exists():
         before = yaml.safe_load(path.read_text())
         changed = [key for key in _FIXED if before.get(key) != content[key]]
@@ -188,7 +189,10 @@ def _provenance(config: SearchConfig, loaded: LoadedModel) -> dict[str, Any]:
         "command": _command(),
         "search": config.search_name,
         "seed": config.seed,
-        "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
         "settings": dict(loaded.identity),
     }
 
@@ -221,4 +225,5 @@ def _holdout_text(study: StudyResult) -> str:
         return f"holdout: failed, {numbers['failure']}"
     low, high = numbers["accuracy_drop_low"], numbers["accuracy_drop_high"]
     scores = f"accuracy {numbers['accuracy']:.3f} against {numbers['reference_accuracy']:.3f}"
-    return f"holdout, {numbers['samples']} samples: {scores}, drop {numbers['accuracy_drop']:.3f} ({low:.3f} to {high:.3f})"
+    drop = f"drop {numbers['accuracy_drop']:.3f} ({low:.3f} to {high:.3f})"
+    return f"holdout, {numbers['samples']} samples: {scores}, {drop}"

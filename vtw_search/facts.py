@@ -52,6 +52,10 @@ class ModelFingerprint(BaseModel):
         """Tell whether a policy for one can run on the other; names and revisions may differ."""
         return (self.type, self.num_layers, self.config_digest) == (other.type, other.num_layers, other.config_digest)
 
+    def describe(self) -> str:
+        """Return the identity for messages."""
+        return f"{self.id} ({self.type}, {self.num_layers} layers, config {self.config_digest})"
+
 
 @dataclass(frozen=True)
 class ModelFacts:

@@ -34,7 +34,7 @@ class SampleRecord:
         policy: digest of the policy.
         split, position, sample, cluster, slices: what was asked; position in the split, slices as JSON.
         answer_tokens: length of the reference's answer, end token included.
-        kl_answer_nats: KL(reference || candidate), mean over the answer tokens, teacher-forced on the reference's answer.
+        kl_answer_nats: KL(reference || candidate), mean over the answer tokens, forced along the reference's answer.
         kl_answer_reverse_nats: the other direction; `*_sum_nats` are sums over the tokens instead of means.
         kl_first_nats, kl_first_reverse_nats: at the first answer token alone.
         agreement: the greedy answers are the same tokens.
@@ -72,7 +72,7 @@ class Measurement(BaseModel):
         kl_*: over calibration. `_low`, `_high`: 95 % bootstrap interval of the mean.
         accuracy*, agreement: over selection. `accuracy_drop` is reference minus candidate, paired by sample.
         *_macs: multiply-adds of one prefill with `prompt_tokens` tokens, `visual_tokens` of them visual; `macs` is all.
-        latency_ms: median time of that prefill; `latency_ratio` is the median over interleaved pairs with the reference.
+        latency_ms: median time of that prefill; `latency_ratio` is the median over pairs with the reference.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -116,8 +116,8 @@ class Measurement(BaseModel):
 class RecordStore:
     """The records of one identity: sample shards and measurements, only ever added to.
 
-    A shard is written atomically under a name made of what it holds, so that a killed process leaves a complete shard or
-    none, and the same work done twice gives one file. Measurements are lines; a torn last line is dropped when read.
+    A shard is written atomically under a name made of what it holds, so that a killed process leaves a complete shard
+    or none, and the same work done twice gives one file. Measurements are lines; a torn last line is dropped when read.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 import yaml
 from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from experiments.result import Claim, write_result
 from vtw_search import PolicySet, apply_policy, load_policy
 from vtw_search.evaluation.metrics import find_metric
 from vtw_search.evaluation.model import REFERENCE_MODEL
 from vtw_search.evaluation.splits import make_splits
 from vtw_search.evaluation.tasks import Sample, load_pools
-
-from experiments.result import Claim, write_result
 
 HERE = Path(__file__).parent
 
@@ -57,7 +57,12 @@ def main() -> None:
         found = accuracy(policies, task, holdout_samples(task, config))
         stated = entry.measured["holdout"]["accuracy"]
         claims.append(Claim(f"{task}: |reproduced - stated accuracy|", abs(found - stated), "", 0.0, "at most"))
-    write_result(HERE, config["seed"], claims, {"policies": {task: entry.policy.label() for task, entry in policies.tasks.items()}})
+    write_result(
+        HERE,
+        config["seed"],
+        claims,
+        {"policies": {task: entry.policy.label() for task, entry in policies.tasks.items()}},
+    )
 
 
 if __name__ == "__main__":

@@ -6,10 +6,9 @@ import argparse
 import shutil
 from pathlib import Path
 
+from experiments.result import Claim, write_result
 from vtw_search.config import load_config
 from vtw_search.driver import SearchResult, run_search
-
-from experiments.result import Claim, write_result
 
 HERE = Path(__file__).parent
 SAMPLES = ("samples.calibration=300", "samples.selection=400", "samples.holdout=1000")
@@ -37,7 +36,9 @@ def main() -> None:
         if not overrides:
             (HERE / "results").mkdir(exist_ok=True)
             shutil.copy(result.folder / "report" / "curves.png", HERE / "results" / "curves.png")
-            shutil.copy(result.folder / "report" / "digits_read" / "front.png", HERE / "results" / "front_digits_read.png")
+            shutil.copy(
+                result.folder / "report" / "digits_read" / "front.png", HERE / "results" / "front_digits_read.png"
+            )
             depths = {study.chosen.measurement.layer for study in result.studies}
             claims.append(Claim("different depths among the four tasks", len(depths), "", 2.0))
     write_result(HERE, 0, claims, details)

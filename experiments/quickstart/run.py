@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import yaml
-from vtw_search.policies import load_policy
 
 from experiments.result import Claim, write_result
+from vtw_search.policies import load_policy
 
 HERE = Path(__file__).parent
 

@@ -1,9 +1,10 @@
-"""Measure the shipped reference model on the full holdout of every task: `python -m experiments.reference_model.run`."""
+"""Measure the shipped model on the full holdout of every task: `python -m experiments.reference_model.run`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from experiments.result import Claim, write_result
 from vtw_search.config import load_config
 from vtw_search.engine import BatchEvaluator, batches
 from vtw_search.evaluation.model import REFERENCE_MODEL, LoadedModel, load_model
@@ -11,8 +12,6 @@ from vtw_search.evaluation.splits import make_splits
 from vtw_search.evaluation.statistics import mean_interval
 from vtw_search.evaluation.tasks import Sample, load_pools
 from vtw_search.policies import Policy
-
-from experiments.result import Claim, write_result
 
 TARGETS = {"easy_vqa_color": 0.99, "easy_vqa_shape": 0.98, "easy_vqa_yesno": 0.97, "digits_read": 0.90}
 EVERYTHING = {"calibration": 1, "selection": 1, "confirmation": 0, "holdout": 10**6}

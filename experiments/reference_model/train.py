@@ -58,13 +58,17 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def save(self, step: int, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, data: TrainingData) -> None:
+    def save(
+        self, step: int, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, data: TrainingData
+    ) -> None:
         """Write everything that the next step depends on."""
         staging = self.folder.with_suffix(".new")
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         for name, module in modules.items():
-            save_file({key: value.clone() for key, value in module.state_dict().items()}, staging / f"{name}.safetensors")
+            save_file(
+                {key: value.clone() for key, value in module.state_dict().items()}, staging / f"{name}.safetensors"
+            )
         moments = {
             f"{index}.{key}": value.clone()
             for index, entry in optimizer.state_dict()["state"].items()
@@ -149,7 +153,9 @@ class Trainer:
             average.lerp_(current, 1 - decay)
 
 
-def warm_up(config: dict[str, Any], work: Path, model: LlavaForConditionalGeneration, heads: DenseHeads, data: TrainingData) -> None:
+def warm_up(
+    config: dict[str, Any], work: Path, model: LlavaForConditionalGeneration, heads: DenseHeads, data: TrainingData
+) -> None:
     """Phase 1: the vision tower alone, on dense labels."""
     tower, phase, device = model.model.vision_tower, config["warmup"], next(model.parameters()).device
 
@@ -169,7 +175,10 @@ def answer_states(model: LlavaForConditionalGeneration, packed: Packed, patches:
     places = (packed.input_ids == image_token)[..., None].to(device)
     embeds = embeds.masked_scatter(places, model.model.multi_modal_projector(patches))
     states: torch.Tensor = model.model.language_model(
-        inputs_embeds=embeds, attention_mask=mask.to(device), position_ids=packed.position_ids.to(device), use_cache=False
+        inputs_embeds=embeds,
+        attention_mask=mask.to(device),
+        position_ids=packed.position_ids.to(device),
+        use_cache=False,
     ).last_hidden_state
     return states
 

@@ -51,8 +51,10 @@ def known_labels() -> dict[int, tuple[int, int]]:
         named = words | ({question.answer} if question.kind != "yesno" else set())
         if question.kind == "yesno" and not affirmed:
             continue
-        shapes.update({question.image_id: SHAPES.index(name) for name in named & set(SHAPES)})
-        colors.update({question.image_id: COLORS.index(name) for name in named & set(COLORS)})
+        for name in named & set(SHAPES):
+            shapes[question.image_id] = SHAPES.index(name)
+        for name in named & set(COLORS):
+            colors[question.image_id] = COLORS.index(name)
     return {image: (shapes[image], colors[image]) for image in sorted(shapes.keys() & colors.keys())}
 
 
@@ -120,7 +122,13 @@ class TrainingData:
             template.format(color=color, shape=shape)
             for texts in self.templates.values() for template in texts for color in COLORS for shape in SHAPES
         ]  # fmt: skip
-        return [*filled, *digits.PROMPTS * 20, *COLORS * 20, *SHAPES * 20, *["yes", "no", "USER: \n", "ASSISTANT:"] * 50]
+        return [
+            *filled,
+            *digits.PROMPTS * 20,
+            *COLORS * 20,
+            *SHAPES * 20,
+            *["yes", "no", "USER: \n", "ASSISTANT:"] * 50,
+        ]
 
     def shapes(self, images: int, questions: int) -> Batch:
         """Draw a batch of shape images."""
@@ -146,9 +154,15 @@ class TrainingData:
         kind = ("color", "shape", "yesno", "yesno")[slot % 4]
         template = self.templates[kind][int(self.rng.integers(len(self.templates[kind])))]
         if kind != "yesno":
-            return template.format(shape=SHAPES[shape], color=COLORS[color]), {"color": COLORS[color], "shape": SHAPES[shape]}[kind]
+            return template.format(shape=SHAPES[shape], color=COLORS[color]), {
+                "color": COLORS[color],
+                "shape": SHAPES[shape],
+            }[kind]
         truth = bool(self.rng.random() < 0.5)
-        names = {"shape": SHAPES[self._pick(shape, len(SHAPES), truth)], "color": COLORS[self._pick(color, len(COLORS), truth)]}
+        names = {
+            "shape": SHAPES[self._pick(shape, len(SHAPES), truth)],
+            "color": COLORS[self._pick(color, len(COLORS), truth)],
+        }
         negated = bool({"no", "not"} & set(template.split()))
         return template.format(**names), "yes" if truth != negated else "no"
 
@@ -161,7 +175,9 @@ class TrainingData:
         lengths = [int(self.rng.choice(digits.LENGTHS)) for _ in range(images)]
         drawn = [digits.random_number_image(self.rng, pool, length) for length in lengths]
         prompts = [list(self.rng.permutation(digits.PROMPTS)[:questions]) for _ in drawn]
-        asked = [[(str(p), digits.number_of(image)) for p in texts] for image, texts in zip(drawn, prompts, strict=True)]
+        asked = [
+            [(str(p), digits.number_of(image)) for p in texts] for image, texts in zip(drawn, prompts, strict=True)
+        ]
         pixels = torch.stack([self._augmented(image) for image in drawn])
         empty = torch.full((images,), -1)
         return Batch(pixels, asked, empty, empty, torch.stack([patch_glyphs(image) for image in drawn]))
@@ -173,9 +189,19 @@ class TrainingData:
             mask = digits.glyph_image(place.glyph, place.size)
             angle, stretch, shear = self.rng.normal(0, 7), self.rng.uniform(0.88, 1.14), self.rng.normal(0, 0.12)
             center = place.size / 2 + float(self.rng.uniform(-1, 1))
-            affine = (1 / stretch, shear, place.size / 2 - center / stretch - shear * place.size / 2, 0, 1, float(self.rng.uniform(-1, 1)))
-            mask = mask.rotate(angle, Image.Resampling.BICUBIC).transform(mask.size, Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
-            mask = mask.point(lambda value, gain=self.rng.uniform(0.85, 1.2): min(255, int(value * gain)))
+            affine = (
+                1 / stretch,
+                shear,
+                place.size / 2 - center / stretch - shear * place.size / 2,
+                0,
+                1,
+                float(self.rng.uniform(-1, 1)),
+            )
+            mask = mask.rotate(angle, Image.Resampling.BICUBIC).transform(
+                mask.size, Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC
+            )
+            gain = float(self.rng.uniform(0.85, 1.2))
+            mask = mask.point([min(255, int(value * gain)) for value in range(256)])
             canvas.paste(image.ink, (place.left, place.top), mask)
         return to_pixels([canvas])[0]
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from statistics import NormalDist
 
-from vtw_search.evaluation.statistics import bootstrap_interval, cluster_means, mean_interval, paired_difference_interval
+from vtw_search.evaluation.statistics import (
+    bootstrap_interval,
+    cluster_means,
+    mean_interval,
+    paired_difference_interval,
+)
 
 
 def names(count: int) -> list[str]:
@@ -32,7 +38,7 @@ def test_the_paired_interval_is_agresti_and_mins(lost: int, won: int) -> None:
     differences = [1.0] * lost + [-1.0] * won + [0.0] * (n - lost - won)
     b, c, total = lost + 0.5, won + 0.5, n + 2
     center = (b - c) / total
-    margin = NormalDist().inv_cdf(0.975) * np.sqrt(((b + c) - (b - c) ** 2 / total)) / total
+    margin = NormalDist().inv_cdf(0.975) * np.sqrt((b + c) - (b - c) ** 2 / total) / total
     assert paired_difference_interval(differences, names(n)) == pytest.approx((center - margin, center + margin))
 
 

@@ -50,7 +50,9 @@ def test_every_image_is_asked_once_before_any_is_asked_twice() -> None:
     for split in ("calibration", "selection"):
         count = len(splits[split])
         distinct = len({each.cluster for each in splits[split]})
-        assert distinct == min(count, len({each.cluster for each in make_splits({"all": samples}, 0, dict.fromkeys(SPLITS, 999))[split]}))
+        assert distinct == min(
+            count, len({each.cluster for each in make_splits({"all": samples}, 0, dict.fromkeys(SPLITS, 999))[split]})
+        )
 
 
 def test_too_few_images_are_refused() -> None:
@@ -60,9 +62,12 @@ def test_too_few_images_are_refused() -> None:
 
 def test_digests_see_every_change() -> None:
     base = sample(1, "a")
-    others = [Sample("2", (), "q", ("a",), "exact_match", "a"), Sample("1", (), "p", ("a",), "exact_match", "a"),
+    others = [
+        Sample("2", (), "q", ("a",), "exact_match", "a"), Sample("1", (), "p", ("a",), "exact_match", "a"),
               Sample("1", (), "q", ("b",), "exact_match", "a"), Sample("1", (), "q", ("a",), "anls", "a"),
-              Sample("1", (), "q", ("a",), "exact_match", "b"), Sample("1", (), "q", ("a",), "exact_match", "a", {"k": "v"})]  # fmt: skip
+              Sample("1", (), "q", ("a",), "exact_match", "b"),
+              Sample("1", (), "q", ("a",), "exact_match", "a", {"k": "v"}),
+    ]  # fmt: skip
     assert len({each.digest() for each in [base, *others]}) == len(others) + 1
 
 

@@ -19,7 +19,8 @@ from vtw_search.policies.policy_file import SCHEMA_PATH
 
 MODEL = ModelFingerprint(id="m", revision=None, type="llava", num_layers=12, config_digest="0123456789abcdef")
 policies = st.builds(
-    Policy, stages=st.lists(st.builds(Stage, layer=st.integers(1, 99), operator=st.text(max_size=9)), max_size=3).map(tuple)
+    Policy,
+    stages=st.lists(st.builds(Stage, layer=st.integers(1, 99), operator=st.text(max_size=9)), max_size=3).map(tuple),
 )
 policy_sets = st.builds(
     PolicySet,

@@ -130,7 +130,9 @@ def test_second_turn_on_the_same_cache(tiny_llava: Any, first: tuple[int, ...], 
     both_mask = torch.cat([one["attention_mask"], two["attention_mask"]], dim=1)
     rows = [i for part in (one, two) for i in [part.get("pixel_values")] if i is not None]
     # Images are consumed row by row over both turns, so order them by row.
-    counts = [[part.count(IMAGE_TOKEN) for part in ids] for ids in (one["input_ids"].tolist(), two["input_ids"].tolist())]
+    counts = [
+        [part.count(IMAGE_TOKEN) for part in ids] for ids in (one["input_ids"].tolist(), two["input_ids"].tolist())
+    ]
     pixels, used = [], [0, 0]
     for row in range(len(first)):
         for turn, part in enumerate((one, two)):

@@ -113,7 +113,13 @@ PAPER = Limits(0.003, "first_token", "candidate_reference", 20, None, 5)
 
 def test_the_published_rule_takes_the_first_layer_from_5_on_at_or_below_eta(tmp_path: Path) -> None:
     # Layer 3 is good but below 5; layer 6 is bad only after the 20th sample; layer 5 is bad within them.
-    kl = {8: [0.0] * 30, 3: [0.0] * 30, 5: [0.0] * 19 + [0.2] + [0.0] * 10, 6: [0.0029] * 20 + [5.0] * 10, 7: [0.0] * 30}
+    kl = {
+        8: [0.0] * 30,
+        3: [0.0] * 30,
+        5: [0.0] * 19 + [0.2] + [0.0] * 10,
+        6: [0.0029] * 20 + [5.0] * 10,
+        7: [0.0] * 30,
+    }
     store, policies = store_with(tmp_path, kl)
     answer = choose(judged_rows(store, policies, PAPER))
     assert answer.chosen.measurement.layer == 6
@@ -138,7 +144,12 @@ def test_a_task_override_beats_the_asked_limit_beats_the_tasks_default() -> None
 
 
 def test_optuna_reads_the_trials_and_their_feasibility(tmp_path: Path) -> None:
-    rows = [row(0, KEEP_ALL), row(1, (0.9, 40, 0.1, 0.5, False)), row(2, (0.9, 50, 0.1, -0.5, False)), row(3, (0, 0, 0, 0, True))]
+    rows = [
+        row(0, KEEP_ALL),
+        row(1, (0.9, 40, 0.1, 0.5, False)),
+        row(2, (0.9, 50, 0.1, -0.5, False)),
+        row(3, (0, 0, 0, 0, True)),
+    ]
     for _ in range(2):
         record_trials(tmp_path / "optuna.db", "t", rows, NO_LIMITS)
     [name] = optuna.get_all_study_names(f"sqlite:///{tmp_path}/optuna.db")
@@ -182,7 +193,9 @@ def test_records_survive_the_store_and_repeats_change_nothing(tmp_path: Path) ->
     before = store.samples()
     store_with(tmp_path, {5: [0.3], 3: [0.1, 0.2]})
     pd.testing.assert_frame_equal(store.samples(), before)
-    assert before["kl_first_reverse_nats"].tolist() == pytest.approx(before.sort_values(["policy", "sample"])["kl_first_reverse_nats"].tolist())
+    assert before["kl_first_reverse_nats"].tolist() == pytest.approx(
+        before.sort_values(["policy", "sample"])["kl_first_reverse_nats"].tolist()
+    )
     assert len(before) == 3
     assert len(store.measurements()) == 2
 

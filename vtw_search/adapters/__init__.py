@@ -26,7 +26,9 @@ def find_adapter(model: nn.Module) -> Adapter:
     family = getattr(config, "model_type", None)
     if family not in ADAPTERS:
         known = ", ".join(sorted(ADAPTERS))
-        raise ModelError("the model family must be supported", value=family or type(model).__name__, remedy=f"known: {known}")
+        raise ModelError(
+            "the model family must be supported", value=family or type(model).__name__, remedy=f"known: {known}"
+        )
     class_name, adapter = ADAPTERS[family]
     if type(model).__name__ != class_name:
         remedy = f"pass the {class_name} itself, as AutoModelForImageTextToText.from_pretrained returns it"

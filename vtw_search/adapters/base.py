@@ -71,7 +71,9 @@ class Adapter(Protocol):
             RuntimeUseError: the inputs do not tell which tokens are visual.
         """
 
-    def encode(self, processor: Any, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> dict[str, torch.Tensor]:
+    def encode(
+        self, processor: Any, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]
+    ) -> dict[str, torch.Tensor]:
         """Return a left-padded batch for `generate`; one prompt (without template) and its images per row."""
 
     def macs_model(self, model: nn.Module) -> MacsModel:

@@ -25,7 +25,7 @@ class LlavaMacsModel:
         self._config: Any = model.config
         self._tower = model.get_submodule("model.vision_tower")
         with torch.device("meta"):
-            self._model = AutoModelForImageTextToText.from_config(self._config).eval()
+            self._model = AutoModelForImageTextToText.from_config(self._config).eval()  # type: ignore[no-untyped-call]
 
     def vision(self, images: int) -> ModuleCall:
         """Vision tower on `images` images of the tower's own size."""
@@ -51,7 +51,9 @@ class LlavaMacsModel:
 
     def lm_head(self) -> ModuleCall:
         """Output projection of the last position."""
-        return ModuleCall(self._model.lm_head, (torch.empty(1, 1, self._config.text_config.hidden_size, device="meta"),), {})
+        return ModuleCall(
+            self._model.lm_head, (torch.empty(1, 1, self._config.text_config.hidden_size, device="meta"),), {}
+        )
 
 
 class LlavaAdapter:
@@ -93,7 +95,9 @@ class LlavaAdapter:
         visual: torch.Tensor = input_ids == config.image_token_id
         return visual if has_images else torch.zeros_like(visual)
 
-    def encode(self, processor: Any, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> dict[str, torch.Tensor]:
+    def encode(
+        self, processor: Any, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]
+    ) -> dict[str, torch.Tensor]:
         """Apply the chat template (LLaVA-1.5's prompt where the processor has none) and pad on the left."""
         texts = [self._prompt(processor, prompt, len(row)) for prompt, row in zip(prompts, images, strict=True)]
         flat = [image for row in images for image in row]

@@ -8,6 +8,7 @@ import itertools
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 from vtw_search.errors import VtwError
@@ -42,8 +43,11 @@ def _run() -> None:
 
     arguments = get_args_parser().parse_args()
     if not (arguments.help or arguments.hydra_help or arguments.info or arguments.cfg):
+        extra = [str(Path(arguments.config_dir).resolve())] if arguments.config_dir else []
         for overrides in _jobs(arguments.overrides, arguments.multirun):
-            load_config(*overrides, config_dirs=[os.path.abspath(arguments.config_dir)] if arguments.config_dir else [])
+            load_config(
+                *overrides, config_dirs=extra
+            )
     if arguments.multirun:
         digest = hashlib.sha256("\n".join(sorted(arguments.overrides)).encode()).hexdigest()[:8]
         sys.argv.append(f"sweep=sweep-{digest}")

@@ -37,11 +37,11 @@ class Answers:
     texts: tuple[str, ...]
 
 
-class CandidateFailure(Exception):
+class CandidateError(Exception):
     """A candidate has no numbers on this batch, and why."""
 
 
-class _Forced(LogitsProcessor):  # type: ignore[misc]
+class _Forced(LogitsProcessor):
     """Makes generate follow given answers, and notes what it would have chosen itself."""
 
     def __init__(self, tokens: torch.Tensor) -> None:
@@ -69,7 +69,7 @@ class BatchEvaluator:
         self.inputs = self._encode(samples)
         try:
             self.reference = self._generate(self.inputs)
-        except CandidateFailure as error:
+        except CandidateError as error:
             remedy = "the model itself, without any policy, is broken in this dtype; try model.dtype=float32"
             raise ModelError(f"the reference's {error}", value=loaded.identity["model"], remedy=remedy) from error
 
@@ -80,7 +80,7 @@ class BatchEvaluator:
                 logits, choices = self._follow_reference()
                 agreement = self._agreement(choices)
                 texts = self._own_answers(agreement)
-        except (CandidateFailure, torch.OutOfMemoryError) as error:
+        except (CandidateError, torch.OutOfMemoryError) as error:
             reason = "out of memory" if isinstance(error, torch.OutOfMemoryError) else str(error)
             return [self._failed(policy, sample, row, reason) for row, sample in enumerate(self.samples)]
         divergences = self._divergences(logits)
@@ -109,7 +109,7 @@ class BatchEvaluator:
         tokens = output.sequences[:, inputs["input_ids"].shape[1] :]
         logits = torch.stack(output.logits, dim=1)
         if not torch.isfinite(logits).all():
-            raise CandidateFailure("logits are not finite")
+            raise CandidateError("logits are not finite")
         texts = self.loaded.processor.batch_decode(tokens, skip_special_tokens=True)
         return Answers(tokens, self._lengths(tokens), logits, tuple(text.strip() for text in texts))
 
@@ -143,7 +143,7 @@ class BatchEvaluator:
                 texts[row] = text
         return texts
 
-    def _divergences(self, logits: torch.Tensor) -> list[dict[str, float]]:
+    def _divergences(self, logits: torch.Tensor) -> list[dict[str, Any]]:
         """Return the KL columns of every sample."""
         weight = self._answered().float()
         columns = {}
@@ -156,15 +156,17 @@ class BatchEvaluator:
         rows = zip(*(column.tolist() for column in columns.values()), strict=True)
         return [dict(zip(columns, row, strict=True)) for row in rows]
 
-    def _record(
-        self, policy: Policy, row: int, divergence: dict[str, float], agreement: bool, text: str
-    ) -> SampleRecord:
+    def _record(self, policy: Policy, row: int, divergence: dict[str, Any], agreement: bool, text: str) -> SampleRecord:
         sample = self.samples[row]
         score = find_metric(sample.metric)(text, sample.answers)
-        return SampleRecord(**self._key(policy, sample, row), **divergence, agreement=agreement, answer=text, score=score)
+        return SampleRecord(
+            **self._key(policy, sample, row), **divergence, agreement=agreement, answer=text, score=score
+        )
 
     def _failed(self, policy: Policy, sample: Sample, row: int, reason: str) -> SampleRecord:
-        missing = dict.fromkeys([name for name in SampleRecord.__dataclass_fields__ if name.startswith("kl_")])
+        missing: dict[str, Any] = dict.fromkeys(
+            [name for name in SampleRecord.__dataclass_fields__ if name.startswith("kl_")]
+        )
         return SampleRecord(
             **self._key(policy, sample, row), **missing, agreement=None, answer=None, score=None, failure=reason
         )

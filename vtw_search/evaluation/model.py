@@ -53,8 +53,10 @@ def load_model(
     source = str(REFERENCE_MODEL) if path == "reference" else path
     target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
-        processor = AutoProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
-        model = AutoModelForImageTextToText.from_pretrained(
+        processor: Any = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            source, revision=revision, trust_remote_code=False
+        )
+        model: Any = AutoModelForImageTextToText.from_pretrained(
             source, revision=revision, dtype=DTYPES[dtype], attn_implementation=attention,
             use_safetensors=True, trust_remote_code=False,
         )  # fmt: skip

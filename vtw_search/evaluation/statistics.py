@@ -43,9 +43,7 @@ def bootstrap_interval(values: Sequence[float], clusters: Sequence[str], level: 
     return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
-def paired_difference_interval(
-    differences: Sequence[float], clusters: Sequence[str], level: float = 0.95
-) -> Interval:
+def paired_difference_interval(differences: Sequence[float], clusters: Sequence[str], level: float = 0.95) -> Interval:
     """Interval of a mean paired difference in [-1, 1], after Agresti and Min (2005) for matched pairs.
 
     Their adjustment adds one half to each cell of the 2 x 2 table of pairs, here to clusters: two pseudo-clusters that

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vtw_search.errors import PolicyError, UnknownTaskWarning, near_matches
 from vtw_search.facts import ModelFingerprint
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 

@@ -69,7 +69,7 @@ def check_policy(policy: Policy, facts: ModelFacts) -> None:
     for position, stage in enumerate(policy.stages):
         if not facts.first_layer <= stage.layer <= facts.last_layer:
             raise PolicyError(
-                f"a stage's layer must lie in {facts.first_layer}..{facts.last_layer} for this {facts.fingerprint.type} model",
+                f"a layer of this {facts.fingerprint.type} model must lie in {facts.first_layer}..{facts.last_layer}",
                 value=stage.layer,
                 remedy=f"K = {facts.num_layers} keeps every token",
             )
@@ -77,7 +77,9 @@ def check_policy(policy: Policy, facts: ModelFacts) -> None:
             raise PolicyError("stages must be ordered by layer", value=policy.label(), remedy="sort them")
         last = position == len(policy.stages) - 1
         if not last and not find_operator(stage.operator).may_be_followed:
-            raise PolicyError(f"no stage may follow {stage.operator!r}", value=policy.label(), remedy="remove what follows")
+            raise PolicyError(
+                f"no stage may follow {stage.operator!r}", value=policy.label(), remedy="remove what follows"
+            )
         find_operator(stage.operator)
         reached = stage.layer
 
@@ -85,11 +87,8 @@ def check_policy(policy: Policy, facts: ModelFacts) -> None:
 def _check_model(policies: PolicySet, facts: ModelFacts) -> None:
     wanted, found = policies.model, facts.fingerprint
     if not wanted.same_shape(found):
-        raise PolicyFileError(
-            f"the policy file is for {wanted.id} ({wanted.type}, {wanted.num_layers} layers, config {wanted.config_digest})",
-            value=f"{found.id} ({found.type}, {found.num_layers} layers, config {found.config_digest})",
-            remedy="load the model that the file names, or search a policy for this one",
-        )
+        remedy = "load the model that the file names, or search a policy for this one"
+        raise PolicyFileError(f"the policy file is for {wanted.describe()}", value=found.describe(), remedy=remedy)
 
 
 def _check_use(model: nn.Module, facts: ModelFacts) -> None:

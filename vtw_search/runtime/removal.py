@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,8 +70,9 @@ class TokenRemoval:
             raise RuntimeUseError("under a policy the model takes keyword arguments only", remedy=remedy)
         visual, mask = self.adapter.visual_mask(model, kwargs), kwargs.get("attention_mask")
         # A 4D mask is the caller's own; its padding, if any, is hidden by the mask itself.
-        known = mask is not None and mask.ndim == 2
-        padding = mask[:, -visual.shape[1] :] == 0 if known else torch.zeros_like(visual)
+        padding = torch.zeros_like(visual)
+        if mask is not None and mask.ndim == 2:
+            padding = mask[:, -visual.shape[1] :] == 0
         self.forward = _Forward(visual, padding)
 
     def _leave(self, *_: Any) -> None:
@@ -120,7 +122,7 @@ class TokenRemoval:
         if held != expected:
             raise RuntimeUseError(
                 "under a policy a cache may only be changed by the model's own forward",
-                value=f"{held[0]} entries and {held[1]} rows at layer {self.layer} instead of {expected[0]} and {expected[1]}",
+                value=f"(entries, rows) {held} at layer {self.layer} instead of {expected}",
                 remedy="start with a new cache; cropping one (assisted decoding) is not supported",
             )
         return known
@@ -134,7 +136,7 @@ class TokenRemoval:
         index = None if selection is None else selection.index
         if index is not None:
             for name, dim in self.arguments.tokens.items():
-                changed[name] = self._once(name, kwargs, lambda value, dim=dim: _gather_all(value, index, dim))
+                changed[name] = self._once(name, kwargs, partial(_gather_all, index=index, dim=dim))
         queries = forward.visual.shape[1]
         changed[mask] = self._once(mask, kwargs, lambda value: crop_mask(value, index, keys, queries))
         return args, changed

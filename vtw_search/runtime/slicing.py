@@ -53,7 +53,7 @@ def crop_mask(
 
 
 def _causal(query_length: int, keys: Selection) -> torch.Tensor:
-    """Return the mask that None stands for: the last `query_length` positions, each seeing itself and what is before."""
+    """Return the mask that None stands for: the last `query_length` positions see themselves and what is before."""
     assert keys.filler is not None
     total = int(keys.index.max()) + 1
     column = torch.arange(total, device=keys.index.device)

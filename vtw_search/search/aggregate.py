@@ -53,7 +53,7 @@ def _of_policy(frame: pd.DataFrame, policy: Policy, split: str) -> pd.DataFrame:
     return frame[(frame["policy"] == policy.digest()) & (frame["split"] == split)]
 
 
-def _divergence(rows: pd.DataFrame) -> dict[str, float]:
+def _divergence(rows: pd.DataFrame) -> dict[str, Any]:
     means = {column: float(rows[column].mean()) for column in KL_COLUMNS.values()}
     values = rows["kl_answer_nats"]
     low, high = bootstrap_interval(values.to_numpy(dtype=float), rows["cluster"])
@@ -61,7 +61,7 @@ def _divergence(rows: pd.DataFrame) -> dict[str, float]:
     return {**means, "kl_answer_nats_low": low, "kl_answer_nats_high": high, **extremes}
 
 
-def _accuracy(rows: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
+def _accuracy(rows: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Any]:
     paired = rows.merge(reference[["sample", "score"]], on="sample", suffixes=("", "_reference"), validate="1:1")
     drops = (paired["score_reference"] - paired["score"]).to_numpy(dtype=float)
     low, high = mean_interval(paired["score"].to_numpy(dtype=float), paired["cluster"])

@@ -59,16 +59,19 @@ def choose(rows: Sequence[Row]) -> Answer:
 
 def _chosen_text(chosen: Row, keep_all: Row) -> str:
     measurement = chosen.measurement
-    assert measurement.macs_ratio is not None and measurement.accuracy is not None
+    assert measurement.macs_ratio is not None
+    assert measurement.accuracy is not None
     saved = f"{1 - measurement.macs_ratio:.0%} fewer macs"
     if measurement.latency_ratio is not None:
         saved += f", {measurement.latency_ratio:.2f} of the prefill time"
     scores = f"accuracy {measurement.accuracy:.3f} against {keep_all.measurement.accuracy:.3f}"
-    return f"{measurement.policy.label()}: {saved}, {scores}, KL {measurement.kl_answer_nats:.2g} nats; cheapest within the limits"
+    divergence = f"KL {measurement.kl_answer_nats:.2g} nats"
+    return f"{measurement.policy.label()}: {saved}, {scores}, {divergence}; cheapest within the limits"
 
 
 def _nothing_feasible(rows: Sequence[Row]) -> str:
     closest = least_infeasible(rows[1:])
     if closest is None:
         return "keep-all: no withdrawal could be measured"
-    return f"keep-all: no withdrawal meets the limits; closest is {closest.measurement.policy.label()}, blocked by {closest.status}"
+    label = closest.measurement.policy.label()
+    return f"keep-all: no withdrawal meets the limits; closest is {label}, blocked by {closest.status}"

@@ -30,7 +30,9 @@ def policy_set(
 def _task_policy(study: StudyResult, splits: Splits) -> TaskPolicy:
     measurement = study.chosen.measurement
     numbers = measurement.model_dump(exclude={"task", "policy", "failure", "layer"}, exclude_none=True)
-    profile = {name: value for name, value in numbers.items() if "macs" in name or "latency" in name or "tokens" in name}
+    profile = {
+        name: value for name, value in numbers.items() if "macs" in name or "latency" in name or "tokens" in name
+    }
     quality = {name: value for name, value in numbers.items() if name not in profile}
     return TaskPolicy(
         policy=measurement.policy,

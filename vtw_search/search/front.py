@@ -11,7 +11,9 @@ from vtw_search.results import Row
 def mark_front(rows: Sequence[Row]) -> list[Row]:
     """Mark the feasible rows that no other feasible row dominates in accuracy and macs."""
     feasible = [row for row in rows if row.feasible]
-    return [replace(row, on_front=row.feasible and not any(_dominates(other, row) for other in feasible)) for row in rows]
+    return [
+        replace(row, on_front=row.feasible and not any(_dominates(other, row) for other in feasible)) for row in rows
+    ]
 
 
 def _dominates(left: Row, right: Row) -> bool:
@@ -22,12 +24,13 @@ def _dominates(left: Row, right: Row) -> bool:
 
 def _objectives(row: Row) -> tuple[float, float]:
     measurement = row.measurement
-    assert measurement.accuracy is not None and measurement.macs is not None
+    assert measurement.accuracy is not None
+    assert measurement.macs is not None
     return -measurement.accuracy, float(measurement.macs)
 
 
 def preferred(rows: Sequence[Row]) -> Row | None:
-    """Return the feasible row with the lowest macs, then higher accuracy, lower KL, larger K; None if none is feasible."""
+    """Return the feasible row with the lowest macs, then higher accuracy, lower KL, larger K; None if there is none."""
     feasible = [row for row in rows if row.feasible]
     return min(feasible, key=_preference) if feasible else None
 

@@ -84,7 +84,7 @@ def limits_for_task(asked: Mapping[str, Any], defaults: Mapping[str, Any], overr
     The text `task` in `asked` stands for "the task's default".
     """
     names: Iterable[str] = Limits.__dataclass_fields__
-    values = {}
+    values: dict[str, Any] = {}
     for name in names:
         value = overrides.get(name, asked.get(name))
         values[name] = defaults.get(name) if value == "task" else value

@@ -43,10 +43,14 @@ def load_pools(source: str, options: Mapping[str, Any]) -> Pools:
     try:
         pools = SOURCES[source](**options)
     except ModuleNotFoundError as error:
-        raise MissingExtraError(f"task source {source!r} needs {error.name}", remedy="pip install 'vtw-search[search]'") from error
+        raise MissingExtraError(
+            f"task source {source!r} needs {error.name}", remedy="pip install 'vtw-search[search]'"
+        ) from error
     if not any(sample.images for pool in pools.values() for sample in pool):
         remedy = "there is no visual token to withdraw; add images"
-        raise TaskError("a task must have images", value=f"{sum(map(len, pools.values()))} text-only samples", remedy=remedy)
+        raise TaskError(
+            "a task must have images", value=f"{sum(map(len, pools.values()))} text-only samples", remedy=remedy
+        )
     return pools
 
 

@@ -53,7 +53,8 @@ def _glyphs() -> tuple[np.ndarray, np.ndarray]:
 
 def glyph_labels(indices: np.ndarray) -> np.ndarray:
     """Return the digit, 0 to 9, of every glyph index."""
-    return _glyphs()[1][indices]
+    labels: np.ndarray = _glyphs()[1][indices]
+    return labels
 
 
 def glyph_image(index: int, size: int) -> Image.Image:
@@ -94,7 +95,7 @@ class NumberImage:
 
 
 def random_number_image(rng: np.random.Generator, pool: np.ndarray, length: int) -> NumberImage:
-    """Draw `length` glyphs of `pool` and place them side by side, each at a height of its own, on a grid of 8 pixels."""
+    """Draw `length` glyphs of `pool` and place them side by side, each at its own height, on a grid of 8 pixels."""
     left = GRID * int(rng.integers(0, (IMAGE_SIZE - length * GLYPH_SIZE) // GRID + 1))
     tops = GRID * rng.integers(0, (IMAGE_SIZE - GLYPH_SIZE) // GRID + 1, length)
     glyphs = rng.choice(pool, length)

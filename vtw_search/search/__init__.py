@@ -1,0 +1,1 @@
+"""Candidates, limits, the choice among them, and the study that measures them."""
