@@ -22,7 +22,7 @@ from vtw_search.evaluation.model import LoadedModel, load_model
 from vtw_search.evaluation.splits import SPLITS, Splits, make_splits
 from vtw_search.evaluation.tasks import load_pools
 from vtw_search.files import write_text_atomically
-from vtw_search.policies import PolicySet, save_policy
+from vtw_search.policies import Policy, PolicySet, save_policy
 from vtw_search.progress import WorkProgress
 from vtw_search.records import export_records
 from vtw_search.report import study_table, write_report
@@ -71,14 +71,20 @@ def run_search(config: SearchConfig, console: Console | None = None) -> SearchRe
     folder = Path(config.runs) / config.search_name
     splits = {name: _load_splits(task, config) for name, task in config.named_tasks.items()}
     loaded = _load_model(config)
+    candidates = withdrawal_candidates(loaded.facts, config.space.first_layer, config.space.last_layer)
+    tracker = _make_tracker(config, folder, console)
     _save_config(config, folder)
     console.print(f"search [bold]{config.search_name}[/] in {folder}", highlight=False)
     console.print(_sample_counts(splits), highlight=False)
-    tracker = _make_tracker(config, folder, console)
     tracker.start(config.model_dump(mode="json"), _command())
     try:
         with WorkProgress(console) as progress:
-            studies = tuple(_run_study(config, folder, loaded, name, splits[name], progress) for name in splits)
+            studies = tuple(
+                _run_study(
+                    config, folder, Study(loaded, splits[name], _study_settings(config, name), progress), candidates
+                )
+                for name in splits
+            )
         policies = policy_set(loaded.facts.fingerprint, studies, splits, _provenance(config, loaded))
         reports = write_report(studies, folder / "report")
         policy_file = save_policy(policies, folder / "policy.json")
@@ -92,21 +98,13 @@ def run_search(config: SearchConfig, console: Console | None = None) -> SearchRe
     return SearchResult(folder, policy_file, policies, studies)
 
 
-def _run_study(
-    config: SearchConfig, folder: Path, loaded: LoadedModel, name: str, splits: Splits, progress: WorkProgress
-) -> StudyResult:
+def _run_study(config: SearchConfig, folder: Path, study: Study, candidates: Sequence[Policy]) -> StudyResult:
     """Measure all candidates of one task, choose, and measure the choice on the holdout."""
-    study = Study(loaded, splits, _study_settings(config, name), progress)
-    limits = _limits(config, name)
-    candidates = withdrawal_candidates(loaded.facts, config.space.first_layer, config.space.last_layer)
+    name, limits = study.settings.task, _limits(config, study.settings.task)
     store = study.measure(candidates)
     answer = choose(judged_rows(store, candidates, limits))
     record_trials(folder / "optuna.db", name, answer.rows, limits)
-    chosen = answer.chosen.measurement.policy
-    holdout, looked = study.measure_holdout(chosen)
-    ledger = HoldoutLedger(Path(config.runs))
-    if looked:
-        ledger.add(config.search_name, name, splits.digest("holdout"), chosen.label())
+    holdout = _measure_holdout(config, study, answer.chosen.measurement.policy)
     records = folder / "records" / name
     export_records(store.samples(), [row.measurement for row in answer.rows], records)
     return StudyResult(
@@ -115,10 +113,19 @@ def _run_study(
         limits=limits.as_dict(),
         chosen=answer.chosen,
         verdict=answer.verdict,
-        holdout={**holdout, "evaluations_of_this_split": ledger.count(splits.digest("holdout"))},
+        holdout=holdout,
         identity=study.identity(SEARCH_SPLITS),
         records=str(records),
     )
+
+
+def _measure_holdout(config: SearchConfig, study: Study, policy: Policy) -> dict[str, Any]:
+    """Return the policy's numbers on the holdout, and how often that holdout was looked at."""
+    ledger, digest = HoldoutLedger(Path(config.runs)), study.splits.digest("holdout")
+    numbers, looked = study.measure_holdout(policy)
+    if looked:
+        ledger.add(config.search_name, study.settings.task, digest, policy.label())
+    return {**numbers, "evaluations_of_this_split": ledger.count(digest)}
 
 
 def _study_settings(config: SearchConfig, name: str) -> StudySettings:

@@ -45,9 +45,7 @@ def _run() -> None:
     if not (arguments.help or arguments.hydra_help or arguments.info or arguments.cfg):
         extra = [str(Path(arguments.config_dir).resolve())] if arguments.config_dir else []
         for overrides in _jobs(arguments.overrides, arguments.multirun):
-            load_config(
-                *overrides, config_dirs=extra
-            )
+            load_config(*overrides, config_dirs=extra)
     if arguments.multirun:
         digest = hashlib.sha256("\n".join(sorted(arguments.overrides)).encode()).hexdigest()[:8]
         sys.argv.append(f"sweep=sweep-{digest}")

@@ -1,0 +1,116 @@
+"""The command on bad input: one line with rule, value and remedy, exit status 2, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+from vtw_search.commands.search import main
+from vtw_search.config import load_config
+from vtw_search.errors import ConfigError
+from vtw_search.evaluation.model import REFERENCE_MODEL
+
+
+def run(capsys: Any, monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> str:
+    """Run the command in `folder`; it must fail with status 2 and one line, which is returned."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["vtw-search", *arguments])
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit) as stop:
+        main()
+    captured = capsys.readouterr()
+    assert stop.value.code == 2
+    assert captured.err.startswith("vtw-search: ")
+    assert len(captured.err.strip().splitlines()) == 1
+    assert not (folder / "runs").exists()
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["task=easy_vqa_colour"], "unknown task 'easy_vqa_colour'; did you mean 'easy_vqa_color'"),
+        (["model=refrence"], "unknown model 'refrence'; did you mean 'reference'"),
+        (["limits=vtw"], "did you mean 'vtw_paper'"),
+        (["limits.kl_nat=0.1"], "unknown option 'limits.kl_nat'; did you mean limits.kl_nats"),
+        (["tsak=digits_read"], "unknown option 'tsak'"),
+        (["limits.kl_nats=-0.1"], "limits.kl_nats.*greater than or equal to 0.*-0.1"),
+        (["limits.accuracy_drop=nan"], "limits.accuracy_drop.*finite"),
+        (["limits.kl_nats=-1", "batch_size=0", "seed=-1"], "seed.*batch_size.*limits.kl_nats"),
+        (["+limits.per_task.digits_raed.accuracy_drop=0.1"], "did you mean 'digits_read'"),
+        (["task=[digits_read"], "quote brackets"),
+        (["task=jsonl"], "task.path needs a value"),
+        (["task=jsonl", "task.path=none.jsonl"], "must be readable, got 'none.jsonl'"),
+        (["search=../up"], "search: string should match"),
+        (["task=digits_read", "model.path=none"], "a model must be loadable, got 'none'"),
+        (["-m", "limits.kl_nats=0.1,-1"], "greater than or equal to 0"),
+        (["tracking.uri=nothing", "task=digits_read"], "tracking.uri must be a URI"),
+    ],
+)
+def test_bad_options(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    import re
+
+    assert re.search(message, run(capsys, monkeypatch, tmp_path, *arguments))
+
+
+def test_a_layer_out_of_range(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    line = run(capsys, monkeypatch, tmp_path, "task=digits_read", "space.first_layer=13")
+    assert "1..11" in line
+
+
+def test_a_model_folder_without_weights(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copytree(REFERENCE_MODEL, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    assert "safetensors" in run(capsys, monkeypatch, tmp_path, "task=digits_read", "model.path=model")
+
+
+def _rows(folder: Path, change: Any) -> None:
+    Image.new("RGB", (64, 64)).save(folder / "a.png")
+    rows = [
+        {"id": str(number), "images": ["a.png"], "prompt": "what?", "answers": ["x"], "cluster": str(number)}
+        for number in range(40)
+    ]
+    change(rows)
+    (folder / "my.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        (lambda rows: rows[2].pop("answers"), "line 3, field answers"),
+        (lambda rows: [row.update(images=[]) for row in rows], "must have images"),
+        (lambda rows: [row.update(images=["b.png"]) for row in rows], "b.png"),
+        (lambda rows: rows.__delitem__(slice(1, None)), "no image is left"),
+    ],
+)
+def test_bad_task_files(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: Any, message: str
+) -> None:
+    _rows(tmp_path, change)
+    assert message in run(capsys, monkeypatch, tmp_path, "task=jsonl", "task.path=my.jsonl")
+
+
+def test_a_name_cannot_be_continued_with_another_seed(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from vtw_search.driver import _save_config
+
+    monkeypatch.chdir(tmp_path)
+    _save_config(load_config("search=a"), tmp_path / "runs" / "a")
+    _save_config(load_config("search=a", "limits.kl_nats=0.5"), tmp_path / "runs" / "a")
+    with pytest.raises(ConfigError, match=r"exists with another seed.*choose another search"):
+        _save_config(load_config("search=a", "seed=3"), tmp_path / "runs" / "a")
+
+
+def test_a_missing_extra_is_said_in_one_line(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("vtw_search.commands.search._NEEDED", ("hydra", "no_such_package"))
+    line = run(capsys, monkeypatch, tmp_path)
+    assert line.strip() == "vtw-search: vtw-search needs no_such_package; pip install 'vtw-search[search]'"

@@ -1,0 +1,49 @@
+"""Every YAML composes, and names of searches follow what decides their results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import conf
+from vtw_search.config import load_config
+
+FOLDER = Path(conf.__file__).parent
+OPTIONS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.yaml"))
+
+
+def test_there_are_options() -> None:
+    assert {option.split("/")[0] for option in OPTIONS} == {
+        "experiment", "limits", "model", "profile", "space", "task", "tracking",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_yaml_composes(option: str) -> None:
+    group, name = option.split("/")
+    needed = ["task.path=my.jsonl"] if name == "jsonl" else []
+    config = load_config(f"{group}={name}", *needed)
+    if group == "task":
+        assert list(config.named_tasks) == [name]
+
+
+def test_a_user_adds_options_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "limits").mkdir()
+    (tmp_path / "limits" / "mine.yaml").write_text("defaults: [default]\nkl_nats: 0.5\n")
+    assert load_config("limits=mine", config_dirs=[str(tmp_path)]).limits.kl_nats == 0.5
+
+
+def test_the_jsonl_task_takes_its_name_and_path() -> None:
+    config = load_config("task=[jsonl,digits_read]", "task.path=a b.jsonl", "task.name=mine")
+    assert set(config.named_tasks) == {"mine", "digits_read"}
+    assert config.named_tasks["mine"].options == {"path": "a b.jsonl"}
+
+
+def test_a_derived_name_follows_what_decides_the_result() -> None:
+    name = load_config().search_name
+    assert name == load_config("tracking=none", "runs=elsewhere").search_name
+    assert name != load_config("limits.kl_nats=0.5").search_name
+    assert load_config("search=mine").search_name == "mine"
+    sweep = {load_config("search=mine", "sweep=s", f"seed={seed}").search_name for seed in range(3)}
+    assert len(sweep) == 3
