@@ -80,10 +80,8 @@ def run_search(config: SearchConfig, console: Console | None = None) -> SearchRe
     try:
         with WorkProgress(console) as progress:
             studies = tuple(
-                _run_study(
-                    config, folder, Study(loaded, splits[name], _study_settings(config, name), progress), candidates
-                )
-                for name in splits
+                _run_study(config, folder, Study(loaded, split, _study_settings(config, name), progress), candidates)
+                for name, split in splits.items()
             )
         policies = policy_set(loaded.facts.fingerprint, studies, splits, _provenance(config, loaded))
         reports = write_report(studies, folder / "report")

@@ -130,7 +130,8 @@ with apply_policy(model, load_policy(path), task="digits_read"), torch.inference
         content = [{"type": "image"}, {"type": "text", "text": sample.prompt}]
         text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         inputs = processor(images=[sample.images[0].open()], text=[text], return_tensors="pt")
-        tokens.append(model.generate(**inputs, do_sample=False, max_new_tokens=8)[0, inputs["input_ids"].shape[1]:].tolist())
+        answer = model.generate(**inputs, do_sample=False, max_new_tokens=8)[0, inputs["input_ids"].shape[1]:]
+        tokens.append(answer.tolist())
 json.dump(tokens, open(out, "w"))
 """
     out = tmp_path / "tokens.json"

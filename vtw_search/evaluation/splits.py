@@ -33,9 +33,9 @@ def make_splits(pools: Pools, seed: int, sizes: Mapping[str, int]) -> Splits:
     """Divide a task's pools into splits.
 
     The pool `holdout`, if there is one, is the holdout; otherwise a fifth of the clusters is, chosen by a hash that
-    does not depend on the seed, so that no seed ever selects on another seed's holdout. Clusters that are not divided by
-    the source go to calibration, selection and confirmation by `seed`, a third each. Within a split one sample of every
-    cluster comes before the second of any.
+    does not depend on the seed, so that no seed ever selects on another seed's holdout. Clusters that are not divided
+    by the source go to calibration, selection and confirmation by `seed`, a third each. Within a split one sample of
+    every cluster comes before the second of any.
 
     Args:
         pools: as `load_pools` returns them.
