@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from transformers import DynamicCache, StaticCache
 
 from tests.conftest import IMAGE_TOKEN, LAYERS, make_inputs, make_tiny_llava
-from vtw_search import Policy, Stage, apply_policy
-from vtw_search.errors import ModelError, PolicyError, RuntimeUseError, UnknownNameError
+from vtw_search import Policy, PolicySet, Stage, apply_policy
+from vtw_search.adapters import find_adapter
+from vtw_search.errors import ModelError, PolicyError, PolicyFileError, RuntimeUseError, UnknownNameError
+from vtw_search.policies import TaskPolicy
 
 BATCHES = [(1,), (1, 1), (2, 1, 0), (0, 1), (3,), (0, 2, 1)]
 
@@ -256,6 +258,21 @@ def test_unsupported_models_are_refused_by_name(tiny_llava: Any) -> None:
         apply_policy(tiny_llava.model, Policy.keep_all()).__enter__()
     with pytest.raises(ModelError, match="Linear"):
         apply_policy(torch.nn.Linear(2, 2), Policy.keep_all()).__enter__()
+
+
+def test_a_policy_set_applies_the_tasks_policy_to_its_own_model_only(tiny_llava: Any) -> None:
+    fingerprint = find_adapter(tiny_llava).facts(tiny_llava).fingerprint
+    policies = PolicySet(model=fingerprint, tasks={"t": TaskPolicy(policy=Policy.withdraw(layer=2))})
+    with apply_policy(tiny_llava, policies, task="t") as active:
+        assert active.policy == Policy.withdraw(layer=2)
+    with apply_policy(tiny_llava, policies) as active:
+        assert active.policy.is_keep_all
+    other = make_tiny_llava(layers=LAYERS + 1)
+    with pytest.raises(PolicyFileError, match=f"{LAYERS} layers.*{LAYERS + 1} layers"):
+        apply_policy(other, policies, task="t").__enter__()
+    renamed = policies.model_copy(update={"model": fingerprint.model_copy(update={"id": "elsewhere"})})
+    with apply_policy(tiny_llava, renamed, task="t"):
+        pass
 
 
 def test_unsupported_uses_are_refused_by_name(tiny_llava: Any) -> None:

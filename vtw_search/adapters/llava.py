@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ class LlavaAdapter:
         config: Any = model.config
         layers = len(self.decoder_layers(model))
         fingerprint = ModelFingerprint(
-            id=config._name_or_path or type(model).__name__,
+            id=_public_name(config._name_or_path) or type(model).__name__,
             revision=getattr(config, "_commit_hash", None),
             type=config.model_type,
             num_layers=layers,
@@ -114,3 +115,8 @@ class LlavaAdapter:
     def macs_model(self, model: nn.Module) -> LlavaMacsModel:
         """Return the parts of `model`'s prefill."""
         return LlavaMacsModel(model)
+
+
+def _public_name(source: str) -> str:
+    """Return a Hub id as it is, and a folder by its name: where it lies on one machine says nothing on another."""
+    return Path(source).name if Path(source).is_dir() else source

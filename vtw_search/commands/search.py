@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import itertools
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,19 @@ from typing import NoReturn
 
 from vtw_search.errors import VtwError
 
-_NEEDED = ("hydra", "optuna", "fvcore", "pandas", "pyarrow", "scipy", "matplotlib", "plotly", "rich")
+_NEEDED = (
+    "hydra",
+    "optuna",
+    "fvcore",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "matplotlib",
+    "plotly",
+    "rich",
+    "mlflow",
+    "filelock",
+)
 
 
 def main() -> None:
@@ -52,8 +65,13 @@ def _run() -> None:
 
     @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
     def job(composed: DictConfig) -> None:
-        # Tables need about 100 columns; a pipe has no width of its own.
-        run_search(validate(composed), Console(width=None if sys.stdout.isatty() else 110))
+        # Tables need 100 columns; a narrower terminal wraps them, which loses nothing.
+        width = max(100, shutil.get_terminal_size((110, 24)).columns)
+        try:
+            run_search(validate(composed), Console(width=width))
+        except VtwError as error:
+            # Hydra would answer with a traceback.
+            _stop(str(error), error.exit_code)
 
     job()
 

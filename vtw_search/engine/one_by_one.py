@@ -69,6 +69,11 @@ class BatchEvaluator:
         self.inputs = self._encode(samples)
         try:
             self.reference = self._generate(self.inputs)
+        except torch.OutOfMemoryError as error:
+            remedy = f"use a smaller batch_size than {len(samples)}"
+            raise ModelError(
+                "the reference run must fit into memory", value=loaded.identity["model"], remedy=remedy
+            ) from error
         except CandidateError as error:
             remedy = "the model itself, without any policy, is broken in this dtype; try model.dtype=float32"
             raise ModelError(f"the reference's {error}", value=loaded.identity["model"], remedy=remedy) from error

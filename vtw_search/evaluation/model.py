@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vtw_search.adapters import Adapter, find_adapter
@@ -61,7 +62,7 @@ def load_model(
             use_safetensors=True, trust_remote_code=False,
         )  # fmt: skip
         model = model.eval().to(target)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         remedy = f"{_first_line(error)}; give a folder or Hub id with a config, a processor and safetensors weights"
         raise ModelError("a model must be loadable", value=path, remedy=remedy) from error
     adapter = find_adapter(model)

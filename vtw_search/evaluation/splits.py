@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from vtw_search.errors import TaskError
 from vtw_search.evaluation.tasks import Pools, Sample
@@ -24,9 +25,13 @@ class Splits:
         return self.samples[split]
 
     def digest(self, split: str) -> str:
-        """Hash the samples of one split, in order."""
-        text = "".join(sample.digest() for sample in self.samples[split])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Hash the samples of one split, in order; every image is read once."""
+        return self._digests[split]
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        texts = {split: "".join(sample.digest() for sample in samples) for split, samples in self.samples.items()}
+        return {split: hashlib.sha256(text.encode()).hexdigest()[:16] for split, text in texts.items()}
 
 
 def make_splits(pools: Pools, seed: int, sizes: Mapping[str, int]) -> Splits:

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
+from profilers.aten import UncountedOperatorError
 from profilers.macs import PrefillMacs, count_macs
 from profilers.timing import PairTiming, time_pair
 from vtw_search.adapters import ModuleCall
+from vtw_search.errors import ModelError
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.tasks import Sample
 from vtw_search.operators import find_operator
@@ -118,4 +120,7 @@ class Profiler:
 
 
 def _count(call: ModuleCall) -> int:
-    return count_macs(call.module, *call.args, **call.kwargs).total
+    try:
+        return count_macs(call.module, *call.args, **call.kwargs).total
+    except UncountedOperatorError as error:
+        raise ModelError(f"the macs of {type(call.module).__name__} cannot be counted", remedy=str(error)) from error

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from vtw_search.engine import BatchEvaluator, batches
+from vtw_search.errors import ModelError
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.splits import Splits
 from vtw_search.operators import OPERATORS
 from vtw_search.policies import Policy
-from vtw_search.records import RecordStore
+from vtw_search.records import Measurement, RecordStore
 from vtw_search.search.aggregate import holdout_numbers, measurement_of
 from vtw_search.search.profile import Profiler, profile_columns
 
@@ -75,8 +78,17 @@ class Study:
         store = self.store(SEARCH_SPLITS)
         for split in SEARCH_SPLITS:
             self._score(store, split, candidates)
+        self._require_reference(store)
         self._profile(store, candidates)
         return store
+
+    def _require_reference(self, store: RecordStore) -> None:
+        """Without keep-all's numbers no other number means anything."""
+        frame = store.samples()
+        failures = frame.loc[(frame["policy"] == Policy.keep_all().digest()) & frame["failure"].notna(), "failure"]
+        if len(failures):
+            remedy = "use a smaller batch_size or another model.dtype"
+            raise ModelError("keep-all must be measurable", value=failures.iloc[0], remedy=remedy)
 
     def _score(self, store: RecordStore, split: str, candidates: Sequence[Policy]) -> None:
         frame = store.samples()
@@ -115,9 +127,16 @@ class Study:
         for policy in missing:
             row = measurement_of(frame, self.settings.task, policy, layers)
             if row.failure is None:
-                row = row.model_copy(update=profile_columns(profiler.profile(policy), reference_macs))
+                row = self._profiled(row, profiler, reference_macs)
             store.add_measurement(row)
             self.progress.advance()
+
+    def _profiled(self, row: Measurement, profiler: Profiler, reference_macs: int) -> Measurement:
+        try:
+            return row.model_copy(update=profile_columns(profiler.profile(row.policy), reference_macs))
+        except torch.OutOfMemoryError:
+            failure = "out of memory while profiling"
+            return Measurement(task=row.task, policy=row.policy, layer=row.layer, failure=failure)
 
     def measure_holdout(self, policy: Policy) -> tuple[dict[str, Any], bool]:
         """Measure one policy on the holdout; returns its numbers, and whether the holdout was looked at for them."""
