@@ -31,7 +31,7 @@ class ModelSettings(_Group):
 
     path: str
     revision: str | None = None
-    device: str = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     dtype: Literal["bfloat16", "float16", "float32"] = "float32"
     attention: Literal["eager", "sdpa"] = "sdpa"
 
@@ -170,6 +170,8 @@ def validate(composed: DictConfig | Mapping[str, Any]) -> SearchConfig:
         config = SearchConfig.model_validate(content)
     except ValidationError as error:
         raise ConfigError("; ".join(_problem(detail) for detail in error.errors())) from error
+    if len(config.named_tasks) < len(config.tasks):
+        raise ConfigError("two tasks must not have one name", value=sorted(config.tasks), remedy="set task.name")
     _check_task_names(config)
     return config
 

@@ -27,7 +27,7 @@ from vtw_search.progress import WorkProgress
 from vtw_search.records import export_records
 from vtw_search.report import study_table, write_report
 from vtw_search.results import StudyResult
-from vtw_search.search.answer import choose, judged_rows
+from vtw_search.search.answer import choose, judged_rows, keep_all_instead
 from vtw_search.search.export import policy_set
 from vtw_search.search.ledger import HoldoutLedger
 from vtw_search.search.limits import Limits, limits_for_task
@@ -37,7 +37,7 @@ from vtw_search.search.trials import record_trials
 from vtw_search.tracking import MlflowTracker, NoTracker, Tracker, TrackingSettings, redact
 
 # What must not change when a search is continued under its name: its records would no longer be one search's.
-_FIXED = ("model", "seed", "samples", "batch_size")
+_FIXED = ("model", "seed", "samples")
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ def run_search(config: SearchConfig, console: Console | None = None) -> SearchRe
     """
     console = console or Console()
     folder = Path(config.runs) / config.search_name
+    console.print(f"loading {', '.join(config.named_tasks)} and {config.model.path}", highlight=False)
     splits = {name: _load_splits(task, config) for name, task in config.named_tasks.items()}
     loaded = _load_model(config)
     candidates = withdrawal_candidates(loaded.facts, config.space.first_layer, config.space.last_layer)
@@ -101,8 +102,11 @@ def _run_study(config: SearchConfig, folder: Path, study: Study, candidates: Seq
     name, limits = study.settings.task, _limits(config, study.settings.task)
     store = study.measure(candidates)
     answer = choose(judged_rows(store, candidates, limits))
-    record_trials(folder / "optuna.db", name, answer.rows, limits)
+    record_trials(folder / "optuna.db", name, answer.rows, limits, study.identity(SEARCH_SPLITS))
     holdout = _measure_holdout(config, study, answer.chosen.measurement.policy)
+    if "failure" in holdout:
+        answer = keep_all_instead(answer, f"failed on the holdout: {holdout['failure']}")
+        holdout = _measure_holdout(config, study, answer.chosen.measurement.policy)
     records = folder / "records" / name
     export_records(store.samples(), [row.measurement for row in answer.rows], records)
     return StudyResult(
@@ -119,11 +123,11 @@ def _run_study(config: SearchConfig, folder: Path, study: Study, candidates: Seq
 
 def _measure_holdout(config: SearchConfig, study: Study, policy: Policy) -> dict[str, Any]:
     """Return the policy's numbers on the holdout, and how often that holdout was looked at."""
-    ledger, digest = HoldoutLedger(Path(config.runs)), study.splits.digest("holdout")
-    numbers, looked = study.measure_holdout(policy)
-    if looked:
-        ledger.add(config.search_name, study.settings.task, digest, policy.label())
-    return {**numbers, "evaluations_of_this_split": ledger.count(digest)}
+    ledger, task = HoldoutLedger(Path(config.runs)), study.settings.task
+    if not study.holdout_is_known(policy):
+        # Before the look, so that a process that is killed during it has been counted.
+        ledger.add(config.search_name, task, study.splits.digest("holdout"), policy.label())
+    return {**study.measure_holdout(policy), "evaluations_of_this_holdout": ledger.count(task)}
 
 
 def _study_settings(config: SearchConfig, name: str) -> StudySettings:
@@ -203,7 +207,7 @@ def _provenance(config: SearchConfig, loaded: LoadedModel) -> dict[str, Any]:
 
 
 def _command() -> str:
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join([Path(sys.argv[0]).name, *map(redact, sys.argv[1:])])
 
 
 def _sample_counts(splits: dict[str, Splits]) -> str:
@@ -226,8 +230,6 @@ def _show(console: Console, studies: Sequence[StudyResult], policy_file: Path) -
 
 def _holdout_text(study: StudyResult) -> str:
     numbers = study.holdout
-    if "failure" in numbers:
-        return f"holdout: failed, {numbers['failure']}"
     low, high = numbers["accuracy_drop_low"], numbers["accuracy_drop_high"]
     scores = f"accuracy {numbers['accuracy']:.3f} against {numbers['reference_accuracy']:.3f}"
     drop = f"drop {numbers['accuracy_drop']:.3f} ({low:.3f} to {high:.3f})"

@@ -25,6 +25,10 @@ KL_COLUMNS = {
     ("first_token", "candidate_reference"): "kl_first_reverse_nats",
 }
 
+# Raised when columns, metrics or their meaning change; part of every identity, so that old records are left alone.
+RECORDS_VERSION = 1
+OUT_OF_MEMORY = "out of memory"
+
 
 @dataclass(frozen=True)
 class SampleRecord:
@@ -120,17 +124,20 @@ class RecordStore:
     or none, and the same work done twice gives one file. Measurements are lines; a torn last line is dropped when read.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, identity: dict[str, Any], profile: str = "") -> None:
         self.folder = folder
-        self._measurements = folder / "measurements.jsonl"
+        self._measurements = folder / f"measurements{profile}.jsonl"
         if not (folder / "identity.json").exists():
             write_text_atomically(folder / "identity.json", json.dumps(identity, indent=2, sort_keys=True) + "\n")
 
     @classmethod
-    def of_identity(cls, root: Path, identity: dict[str, Any]) -> RecordStore:
-        """Return the store of an identity, in a folder of `root` named by its hash."""
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        return cls(root / digest, identity)
+    def of_identity(cls, root: Path, identity: dict[str, Any], profile: dict[str, Any]) -> RecordStore:
+        """Return the store of an identity, in a folder of `root` named by its hash.
+
+        `profile` has the settings of the profile, which measurements depend on and sample records do not.
+        """
+        content = {"records": RECORDS_VERSION, **identity}
+        return cls(root / _digest_of(content), content, f"-{_digest_of(profile)}")
 
     def add_samples(self, records: Sequence[SampleRecord]) -> None:
         """Store records as one shard."""
@@ -145,7 +152,10 @@ class RecordStore:
         if not shards:
             return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in _COLUMN_TYPES.items()})
         key = ["policy", "split", "sample"]
-        return pd.concat(shards, ignore_index=True).drop_duplicates(key).sort_values(key, ignore_index=True)
+        rows = pd.concat(shards, ignore_index=True)
+        # A success counts before a failure that was tried again.
+        rows = rows.iloc[rows["failure"].notna().to_numpy(dtype=bool).argsort(kind="stable")]
+        return rows.drop_duplicates(key).sort_values(key, ignore_index=True)
 
     def _read(self, path: Path) -> pd.DataFrame:
         try:
@@ -162,11 +172,13 @@ class RecordStore:
             write_text_atomically(self._measurements, "\n".join(lines) + "\n")
 
     def measurements(self) -> dict[str, Measurement]:
-        """Return the measurements by policy digest; the first of a policy counts."""
+        """Return the measurements by policy digest; the first of a policy counts, a success before a failure."""
         found: dict[str, Measurement] = {}
         for line in _complete_lines(self._measurements):
             measurement = Measurement.model_validate_json(line)
-            found.setdefault(measurement.policy.digest(), measurement)
+            known = found.get(measurement.policy.digest())
+            if known is None or (known.failure and not measurement.failure):
+                found[measurement.policy.digest()] = measurement
         return found
 
 
@@ -174,6 +186,10 @@ _COLUMN_TYPES = {
     field.name: {"int": "int64", "float | None": "float64", "bool | None": "boolean"}.get(str(field.type), "string")
     for field in fields(SampleRecord)
 }
+
+
+def _digest_of(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _complete_lines(path: Path) -> list[str]:

@@ -25,11 +25,11 @@ from transformers import LlavaForConditionalGeneration
 
 from experiments.reference_model.architecture import build_model, build_processor, build_tokenizer
 from experiments.reference_model.packing import IGNORED, Packed, Packer
-from experiments.reference_model.training_data import NO_GLYPH, Batch, TrainingData
+from experiments.reference_model.training_data import MENTIONS, NO_GLYPH, Batch, TrainingData, mention_of
 from vtw_search.evaluation.tasks.easy_vqa import COLORS, SHAPES
 
 HERE = Path(__file__).parent
-Losses = Callable[[TrainingData], Iterator[tuple[str, torch.Tensor]]]
+Losses = Callable[[TrainingData, int], Iterator[tuple[str, torch.Tensor]]]
 
 
 class DenseHeads(nn.Module):
@@ -50,6 +50,30 @@ class DenseHeads(nn.Module):
         weight = torch.full((NO_GLYPH + 1,), 5.0, device=device)
         weight[NO_GLYPH] = 1.0
         return functional.cross_entropy(self.glyph(patches).flatten(0, 1), batch.glyphs.flatten().to(device), weight)
+
+
+class ReadOuts(nn.Module):
+    """Read-outs of the joint phase: where an answer begins, a middle layer knows the image and what was asked about.
+
+    A yes/no question needs a name to be compared with the image. Both at one place make that easy to find; without
+    them the answers stay at chance for more than a thousand steps.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.shape, self.color = nn.Linear(width, len(SHAPES)), nn.Linear(width, len(COLORS))
+        self.mention = nn.Linear(width, len(MENTIONS) + 1)
+
+    def forward(self, states: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the cross entropy; states are (questions, width), in the order of the batch."""
+        device, asked = states.device, len(batch.questions[0])
+        mentions = torch.tensor([mention_of(text) for pairs in batch.questions for text, _ in pairs])
+        terms = [
+            (self.mention, mentions),
+            (self.shape, batch.shape.repeat_interleave(asked)),
+            (self.color, batch.color.repeat_interleave(asked)),
+        ]
+        return torch.stack([functional.cross_entropy(head(states), target.to(device)) for head, target in terms]).sum()
 
 
 class Checkpoint:
@@ -118,7 +142,7 @@ class Trainer:
         )  # fmt: skip
 
     def run(self, data: TrainingData, losses: Losses) -> None:
-        """Run to the phase's last step; `losses(data)` yields named losses and each is followed by its backward."""
+        """Run to the phase's last step; `losses(data, step)` yields named losses, each followed by its backward."""
         start, steps = self.checkpoint.load(self.modules, self.optimizer, data), self.phase["steps"]
         for step in track(range(start, steps), description=self.name, total=steps - start):
             began = time.perf_counter()
@@ -136,7 +160,7 @@ class Trainer:
             group["lr"] = self.phase["learning_rate"] * factor
         self.optimizer.zero_grad(set_to_none=True)
         values = {}
-        for name, value in losses(data):
+        for name, value in losses(data, step):
             value.backward()
             values[name] = round(float(value.detach()), 5)
         nn.utils.clip_grad_norm_(self.parameters, self.config["gradient_clip"])
@@ -159,7 +183,7 @@ def warm_up(
     """Phase 1: the vision tower alone, on dense labels."""
     tower, phase, device = model.model.vision_tower, config["warmup"], next(model.parameters()).device
 
-    def losses(data: TrainingData) -> Iterator[tuple[str, torch.Tensor]]:
+    def losses(data: TrainingData, step: int) -> Iterator[tuple[str, torch.Tensor]]:
         drawn = {"shapes": data.shapes(phase["shape_images"], 0), "numbers": data.numbers(phase["number_images"], 0)}
         for name, batch in drawn.items():
             yield name, heads(tower(batch.pixels.to(device)).last_hidden_state[:, 1:], batch)
@@ -167,20 +191,27 @@ def warm_up(
     Trainer("warmup", config, work, {"tower": tower, "heads": heads}).run(data, losses)
 
 
-def answer_states(model: LlavaForConditionalGeneration, packed: Packed, patches: torch.Tensor) -> torch.Tensor:
-    """Run the decoder on packed rows with the tower's patch features, (N, 64, width); returns (N, T, hidden)."""
+def answer_states(
+    model: LlavaForConditionalGeneration, packed: Packed, patches: torch.Tensor, middle: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run the decoder on packed rows with the tower's patch features, (N, 64, width).
+
+    Returns:
+        The last and the `middle` hidden states, (N, T, hidden).
+    """
     device, image_token = patches.device, model.config.image_token_id
     mask = torch.zeros(packed.mask.shape).masked_fill_(~packed.mask, torch.finfo(torch.float32).min / 2)
     embeds = model.get_input_embeddings()(packed.input_ids.to(device))
     places = (packed.input_ids == image_token)[..., None].to(device)
     embeds = embeds.masked_scatter(places, model.model.multi_modal_projector(patches))
-    states: torch.Tensor = model.model.language_model(
+    output = model.model.language_model(
         inputs_embeds=embeds,
         attention_mask=mask.to(device),
         position_ids=packed.position_ids.to(device),
         use_cache=False,
-    ).last_hidden_state
-    return states
+        output_hidden_states=True,
+    )
+    return output.last_hidden_state, output.hidden_states[middle]
 
 
 def train_jointly(
@@ -190,20 +221,26 @@ def train_jointly(
     """Phase 2: the whole model, on packed questions; the dense labels stay as a second loss on the tower."""
     (model, ema), phase = models, config["joint"]
     device = next(model.parameters()).device
+    read_outs = ReadOuts(config["text"]["hidden_size"]).to(device)
 
     def loss(batch: Batch) -> torch.Tensor:
         packed = packer.pack(batch.questions)
         patches = model.model.vision_tower(batch.pixels.to(device)).last_hidden_state[:, 1:]
+        states, middle = answer_states(model, packed, patches, phase["read_out_layer"])
         scored = packed.labels != IGNORED
-        logits = model.lm_head(answer_states(model, packed, patches)[scored.to(device)])
-        answers = functional.cross_entropy(logits, packed.labels[scored].to(device))
-        return answers + phase["dense_weight"] * heads(patches, batch)
+        answers = functional.cross_entropy(model.lm_head(states[scored.to(device)]), packed.labels[scored].to(device))
+        total = answers + phase["dense_weight"] * heads(patches, batch)
+        if (batch.shape >= 0).all():
+            begins = scored & ~functional.pad(scored, (1, 0))[:, :-1]
+            total = total + phase["read_out_weight"] * read_outs(middle[begins.to(device)], batch)
+        return total
 
-    def losses(data: TrainingData) -> Iterator[tuple[str, torch.Tensor]]:
+    def losses(data: TrainingData, step: int) -> Iterator[tuple[str, torch.Tensor]]:
+        data.negations = step >= phase["negations_from"]
         yield "shapes", loss(data.shapes(phase["shape_images"], phase["questions_per_shape_image"]))
         yield "numbers", loss(data.numbers(phase["number_images"], phase["questions_per_number_image"]))
 
-    modules = {"model": _Untied(model), "ema": _Untied(ema), "heads": heads}
+    modules = {"model": _Untied(model), "ema": _Untied(ema), "heads": heads, "read_outs": read_outs}
     Trainer("joint", config, work, modules).run(data, losses)
 
 

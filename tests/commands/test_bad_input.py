@@ -73,10 +73,10 @@ def test_a_model_folder_without_weights(capsys: Any, monkeypatch: pytest.MonkeyP
 
 
 def _rows(folder: Path, change: Any) -> None:
-    Image.new("RGB", (64, 64)).save(folder / "a.png")
+    for number in range(40):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"{number}.png")
     rows = [
-        {"id": str(number), "images": ["a.png"], "prompt": "what?", "answers": ["x"], "cluster": str(number)}
-        for number in range(40)
+        {"id": str(number), "images": [f"{number}.png"], "prompt": "what?", "answers": ["x"]} for number in range(40)
     ]
     change(rows)
     (folder / "my.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
@@ -86,7 +86,7 @@ def _rows(folder: Path, change: Any) -> None:
     "change,message",
     [
         (lambda rows: rows[2].pop("answers"), "line 3, field answers"),
-        (lambda rows: [row.update(images=[]) for row in rows], "must have images"),
+        (lambda rows: [row.update(images=[]) for row in rows], "must have an image"),
         (lambda rows: [row.update(images=["b.png"]) for row in rows], "b.png"),
         (lambda rows: rows.__delitem__(slice(1, None)), "no image is left"),
     ],

@@ -36,6 +36,7 @@ def test_exact_match_forgives_case_space_and_punctuation() -> None:
     assert exact_match(" Yes. ", ["yes"]) == 1
     assert exact_match("no", ["yes", "NO!"]) == 1
     assert exact_match("yes no", ["yes"]) == 0
+    assert exact_match("5", ["-5"]) == exact_match("c", ["C++"]) == exact_match("5", ["5%"]) == 0
 
 
 @pytest.mark.parametrize("agreeing,score", [(0, 0), (1, 1 / 3), (2, 2 / 3), (3, 1), (10, 1)])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vtw_search.errors import ModelError
@@ -75,4 +76,13 @@ def test_another_architecture_is_refused_by_name(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "blip"}))
     with pytest.raises(ModelError):
+        load_model(str(folder))
+
+
+def test_weights_that_are_missing_are_refused_instead_of_drawn_at_random(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "layers.11.mlp" not in name}
+    assert len(kept) == len(weights) - 3
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"3 weight.*layers\.11\.mlp"):
         load_model(str(folder))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vtw_search.evaluation.statistics import (
     bootstrap_interval,
-    cluster_means,
+    cluster_values,
     mean_interval,
     paired_difference_interval,
 )
@@ -21,8 +21,21 @@ def names(count: int) -> list[str]:
     return [str(number) for number in range(count)]
 
 
-def test_clusters_are_averaged_first() -> None:
-    assert cluster_means([1, 0, 1, 1], ["a", "a", "b", "c"]).tolist() == [0.5, 1, 1]
+def test_a_cluster_counts_as_one_value() -> None:
+    # Sums over the mean cluster size of 4 / 3.
+    assert cluster_values([1, 0, 1, 1], ["a", "a", "b", "c"]).tolist() == pytest.approx([0.75, 0.75, 0.75])
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from("abcde")), min_size=1, max_size=40))
+def test_the_mean_over_clusters_is_the_mean_over_samples(pairs: list[tuple[float, str]]) -> None:
+    values, clusters = zip(*pairs, strict=True)
+    assert cluster_values(values, clusters).mean() == pytest.approx(np.mean(values))
+
+
+def test_intervals_hold_the_point_estimate_when_clusters_differ_in_size() -> None:
+    scores, clusters = [0.0] * 50 + [1.0] * 10, ["big"] * 50 + names(10)
+    for interval in (mean_interval(scores, clusters), bootstrap_interval(scores, clusters)):
+        assert interval.low <= np.mean(scores) <= interval.high
 
 
 def test_the_paired_interval_keeps_a_width_when_no_pair_differs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,29 @@ GOOD = {"id": "1", "images": ["a.png"], "prompt": "what?", "answers": ["x"]}
 
 
 def test_jsonl_is_read_with_defaults(tmp_path: Path) -> None:
-    full = {**GOOD, "id": "2", "metric": "anls", "cluster": "c", "slices": {"kind": "photo"}}
+    _images(tmp_path, "a.png", "b.png")
+    full = {**GOOD, "id": "2", "images": ["b.png"], "metric": "anls", "cluster": "c", "slices": {"kind": "photo"}}
     first, second = read_jsonl(_jsonl(tmp_path, GOOD, "", full))
-    assert (first.metric, first.cluster) == ("exact_match", "a.png")
-    assert (second.metric, second.cluster, second.slices) == ("anls", "c", {"kind": "photo"})
+    assert (first.metric, first.cluster) == ("exact_match", "1")
+    assert (second.metric, second.cluster, second.slices) == ("anls", "2", {"kind": "photo"})
+
+
+def test_samples_that_share_an_image_or_a_cluster_are_one_cluster(tmp_path: Path) -> None:
+    _images(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    shutil.copy(tmp_path / "a.png", tmp_path / "copy of a.png")
+    rows = [
+        {**GOOD, "id": "0", "images": ["a.png", "b.png"]},
+        {**GOOD, "id": "1", "images": ["c.png"], "cluster": "x"},
+        {**GOOD, "id": "2", "images": ["./copy of a.png"]},
+        {**GOOD, "id": "3", "images": ["d.png"]},
+        {**GOOD, "id": "4", "images": ["b.png"], "cluster": "x"},
+    ]
+    assert [each.cluster for each in read_jsonl(_jsonl(tmp_path, *rows))] == ["0", "0", "0", "3", "0"]
+
+
+def _images(folder: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(folder / name)
 
 
 @pytest.mark.parametrize(
@@ -141,18 +161,18 @@ def test_missing_empty_and_text_only_files_are_refused(tmp_path: Path) -> None:
         load_pools("jsonl", {"path": str(tmp_path / "none.jsonl")})
     with pytest.raises(TaskError, match="at least one sample"):
         load_pools("jsonl", {"path": str(_jsonl(tmp_path, ""))})
-    with pytest.raises(TaskError, match="must have images"):
+    with pytest.raises(TaskError, match="must have an image"):
         load_pools("jsonl", {"path": str(_jsonl(tmp_path, {**GOOD, "images": []}))})
     with pytest.raises(UnknownNameError, match="did you mean 'jsonl'"):
         load_pools("json", {})
 
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    _images(tmp_path, "a.png")
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
-    samples = list(read_jsonl(_jsonl(tmp_path, GOOD, {**GOOD, "id": "2", "images": ["b.png"]})))
+    samples = read_jsonl(_jsonl(tmp_path, GOOD, {**GOOD, "id": "2", "images": ["b.png"]}))
     check_images(samples[:1])
     with pytest.raises(TaskError, match=r"'2'.*b\.png"):
         check_images(samples)
     with pytest.raises(TaskError, match=r"none\.png"):
-        check_images(read_jsonl(_jsonl(tmp_path, {**GOOD, "images": ["none.png"]})))
+        read_jsonl(_jsonl(tmp_path, {**GOOD, "images": ["none.png"]}))

@@ -151,15 +151,16 @@ def test_optuna_reads_the_trials_and_their_feasibility(tmp_path: Path) -> None:
         row(3, (0, 0, 0, 0, True)),
     ]
     for _ in range(2):
-        record_trials(tmp_path / "optuna.db", "t", rows, NO_LIMITS)
+        record_trials(tmp_path / "optuna.db", "t", rows, NO_LIMITS, {"data": 1})
     [name] = optuna.get_all_study_names(f"sqlite:///{tmp_path}/optuna.db")
     study = optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path}/optuna.db")
     assert len(study.trials) == 4
     assert study.metric_names == ["accuracy", "macs"]
     assert {trial.params["layer"] for trial in study.best_trials} == {LAYERS, 2}
     assert study.trials[3].state == optuna.trial.TrialState.FAIL
-    record_trials(tmp_path / "optuna.db", "t", rows, PAPER)
-    assert len(optuna.get_all_study_names(f"sqlite:///{tmp_path}/optuna.db")) == 2
+    record_trials(tmp_path / "optuna.db", "t", rows, PAPER, {"data": 1})
+    record_trials(tmp_path / "optuna.db", "t", rows, NO_LIMITS, {"data": 2})
+    assert len(optuna.get_all_study_names(f"sqlite:///{tmp_path}/optuna.db")) == 3
 
 
 def facts(layers: int) -> ModelFacts:
@@ -180,11 +181,11 @@ def test_a_range_outside_the_model_is_refused(first: int, last: int | None) -> N
         withdrawal_candidates(facts(12), first, last)
 
 
-def test_the_ledger_counts_per_holdout(tmp_path: Path) -> None:
+def test_the_ledger_counts_per_task(tmp_path: Path) -> None:
     ledger = HoldoutLedger(tmp_path)
     assert ledger.count("a") == 0
-    for digest in "aba":
-        ledger.add("s", "t", digest, "keep-all")
+    for task in "aba":
+        ledger.add("s", task, "digest", "keep-all")
     assert (ledger.count("a"), ledger.count("b")) == (2, 1)
 
 

@@ -73,7 +73,7 @@ def test_a_search_leaves_everything_that_it_promises(finished: tuple[Path, Searc
     )
     entry = load_policy(result.policy_file).tasks[task]
     assert entry.policy == study.chosen.measurement.policy
-    assert entry.measured["holdout"]["evaluations_of_this_split"] == 1
+    assert entry.measured["holdout"]["evaluations_of_this_holdout"] == 1
 
 
 def test_the_same_search_again_measures_nothing(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from PIL import Image
 from torch import nn
 
 from vtw_search.facts import ModelFacts
+
+if TYPE_CHECKING:
+    # Deployment does not need Pillow.
+    from PIL import Image
 
 
 @dataclass(frozen=True)

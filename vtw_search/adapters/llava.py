@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from vtw_search.adapters.base import LayerArguments, ModuleCall
 from vtw_search.errors import RuntimeUseError
 from vtw_search.facts import ModelFacts, ModelFingerprint, config_digest
+
+if TYPE_CHECKING:
+    # Deployment does not need Pillow.
+    from PIL import Image
 
 
 class LlavaMacsModel:
@@ -106,6 +109,9 @@ class LlavaAdapter:
         return dict(encoded)
 
     def _prompt(self, processor: Any, prompt: str, images: int) -> str:
+        if processor.image_token in prompt:
+            remedy = f"remove {processor.image_token} from it; the template places the images"
+            raise RuntimeUseError("a prompt must not hold image placeholders", value=prompt, remedy=remedy)
         if processor.chat_template is None:
             return "USER: " + "<image>\n" * images + prompt + " ASSISTANT:"
         content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]

@@ -35,11 +35,12 @@ def main() -> None:
     if missing:
         _stop(f"vtw-search needs {', '.join(missing)}; pip install 'vtw-search[search]'", 2)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         _run()
     except VtwError as error:
         _stop(str(error), error.exit_code)
+    except OSError as error:
+        _stop(f"{error}; free space or fix the permissions and run again", 2)
     except KeyboardInterrupt:
         _stop("stopped; the same command continues where this one was", 130)
 
@@ -72,6 +73,8 @@ def _run() -> None:
         except VtwError as error:
             # Hydra would answer with a traceback.
             _stop(str(error), error.exit_code)
+        except OSError as error:
+            _stop(f"{error}; free space or fix the permissions and run again", 2)
 
     job()
 
@@ -79,6 +82,7 @@ def _run() -> None:
 def _jobs(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
     """Yield the overrides of every job that Hydra is going to run."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob
     from hydra.errors import OverrideParseException
 
     from vtw_search.errors import ConfigError
@@ -88,13 +92,16 @@ def _jobs(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
     except OverrideParseException as error:
         remedy = "overrides look like group=option or key.sub=value; quote brackets in a shell: 'task=[a,b]'"
         raise ConfigError("an override must be readable", value=error.override, remedy=remedy) from error
+    # A glob needs the loaded configuration; Hydra expands it, and each job is checked when it starts.
+    if any(isinstance(item.value(), Glob) for item in parsed):
+        return
     choices = [
         [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()]
-        if multirun and item.is_sweep_override() else [str(item.input_line)]
+        if multirun and item.is_sweep_override()
+        else [str(item.input_line)]
         for item in parsed
-    ]  # fmt: skip
-    for combination in itertools.product(*choices):
-        yield list(combination)
+    ]
+    yield from map(list, itertools.product(*choices))
 
 
 def _stop(message: str, status: int) -> NoReturn:

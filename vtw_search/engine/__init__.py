@@ -1,5 +1,11 @@
 """From samples and candidates to sample records."""
 
-from vtw_search.engine.one_by_one import BatchEvaluator, batches, check_images
+from vtw_search.engine.one_by_one import (
+    BatchEvaluator,
+    CandidateError,
+    batches,
+    check_images,
+    out_of_memory_is_a_failure,
+)
 
-__all__ = ["BatchEvaluator", "batches", "check_images"]
+__all__ = ["BatchEvaluator", "CandidateError", "batches", "check_images", "out_of_memory_is_a_failure"]

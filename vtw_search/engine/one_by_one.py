@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from vtw_search.evaluation.metrics import find_metric
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.tasks import Sample
 from vtw_search.policies import Policy
-from vtw_search.records import SampleRecord
+from vtw_search.records import OUT_OF_MEMORY, SampleRecord
 from vtw_search.runtime import apply_policy
 
 
@@ -39,6 +40,20 @@ class Answers:
 
 class CandidateError(Exception):
     """A candidate has no numbers on this batch, and why."""
+
+
+@contextmanager
+def out_of_memory_is_a_failure() -> Iterator[None]:
+    """Turn every way in which memory runs out, on a GPU and on a CPU, into a CandidateError."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise CandidateError(OUT_OF_MEMORY) from error
+    except RuntimeError as error:
+        # torch's CPU allocator has no error class of its own.
+        if "not enough memory" not in str(error):
+            raise
+        raise CandidateError(OUT_OF_MEMORY) from error
 
 
 class _Forced(LogitsProcessor):
@@ -66,29 +81,26 @@ class BatchEvaluator:
     ) -> None:
         self.loaded, self.samples, self.max_new_tokens = loaded, samples, max_new_tokens
         self.split, self.start = split, start
-        self.inputs = self._encode(samples)
         try:
-            self.reference = self._generate(self.inputs)
-        except torch.OutOfMemoryError as error:
-            remedy = f"use a smaller batch_size than {len(samples)}"
-            raise ModelError(
-                "the reference run must fit into memory", value=loaded.identity["model"], remedy=remedy
-            ) from error
+            with out_of_memory_is_a_failure():
+                self.inputs = self._encode(samples)
+                self.reference = self._generate(self.inputs)
         except CandidateError as error:
-            remedy = "the model itself, without any policy, is broken in this dtype; try model.dtype=float32"
-            raise ModelError(f"the reference's {error}", value=loaded.identity["model"], remedy=remedy) from error
+            remedy = "this is the model without any policy; try model.dtype=float32, or a smaller batch_size"
+            raise ModelError(
+                f"the reference run must succeed: {error}", value=loaded.identity["model"], remedy=remedy
+            ) from error
 
     def records(self, policy: Policy) -> list[SampleRecord]:
         """Evaluate one candidate; if it fails, every record says why."""
         try:
-            with apply_policy(self.loaded.model, policy):
+            with out_of_memory_is_a_failure(), apply_policy(self.loaded.model, policy):
                 logits, choices = self._follow_reference()
                 agreement = self._agreement(choices)
                 texts = self._own_answers(agreement)
-        except (CandidateError, torch.OutOfMemoryError) as error:
-            reason = "out of memory" if isinstance(error, torch.OutOfMemoryError) else str(error)
-            return [self._failed(policy, sample, row, reason) for row, sample in enumerate(self.samples)]
-        divergences = self._divergences(logits)
+                divergences = self._divergences(logits)
+        except CandidateError as error:
+            return [self._failed(policy, sample, row, str(error)) for row, sample in enumerate(self.samples)]
         return [
             self._record(policy, row, divergences[row], bool(agreement[row]), texts[row])
             for row in range(len(self.samples))

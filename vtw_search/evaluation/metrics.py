@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable, Sequence
 
 from vtw_search.errors import unknown_name
@@ -11,8 +10,11 @@ Metric = Callable[[str, Sequence[str]], float]
 
 
 def normalize(text: str) -> str:
-    """Lower-case, collapse white space and drop punctuation at the ends, so that "Yes." equals "yes"."""
-    return " ".join(text.lower().split()).strip(string.punctuation + " ")
+    """Lower-case, collapse white space and drop sentence marks and quotes at the ends, so that "Yes." equals "yes".
+
+    Signs that can be part of an answer, such as minus, plus, per cent and currencies, stay.
+    """
+    return " ".join(text.lower().split()).strip(".,;:!?'\"` ")
 
 
 def exact_match(answer: str, accepted: Sequence[str]) -> float:

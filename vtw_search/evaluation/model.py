@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -57,14 +58,21 @@ def load_model(
         processor: Any = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             source, revision=revision, trust_remote_code=False
         )
-        model: Any = AutoModelForImageTextToText.from_pretrained(
+        loading: Any = AutoModelForImageTextToText.from_pretrained(
             source, revision=revision, dtype=DTYPES[dtype], attn_implementation=attention,
-            use_safetensors=True, trust_remote_code=False,
+            use_safetensors=True, trust_remote_code=False, output_loading_info=True,
         )  # fmt: skip
+        model, report = loading
         model = model.eval().to(target)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AssertionError, SafetensorError) as error:
         remedy = f"{_first_line(error)}; give a folder or Hub id with a config, a processor and safetensors weights"
         raise ModelError("a model must be loadable", value=path, remedy=remedy) from error
+    absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if absent:
+        remedy = (
+            f"{len(absent)} weight(s) are missing or of another shape, such as {absent[0]}; download the model again"
+        )
+        raise ModelError("a model must have all its weights", value=path, remedy=remedy)
     adapter = find_adapter(model)
     facts = adapter.facts(model)
     identity = {
@@ -72,9 +80,10 @@ def load_model(
         "revision": facts.fingerprint.revision,
         "config": facts.fingerprint.config_digest,
         "files": _files_digest(Path(source)),
-        "device": target.split(":")[0],
+        "device": torch.cuda.get_device_name(target) if target.startswith("cuda") else target,
         "dtype": dtype,
         "attention": attention,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     return LoadedModel(model, processor, adapter, facts, identity)
 

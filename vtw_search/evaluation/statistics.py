@@ -19,20 +19,24 @@ class Interval(NamedTuple):
     high: float
 
 
-def cluster_means(values: Sequence[float], clusters: Sequence[str]) -> np.ndarray:
-    """Return the mean value of each cluster, in order of first appearance."""
-    groups: dict[str, list[float]] = {}
+def cluster_values(values: Sequence[float], clusters: Sequence[str]) -> np.ndarray:
+    """Return one value per cluster, in order of first appearance, whose mean is the mean over all samples.
+
+    A cluster's value is the sum over its samples divided by the mean cluster size (the linearised ratio estimator), so
+    that an interval around these values is one of the point estimate that is shown, also when clusters differ in size.
+    """
+    sums: dict[str, float] = {}
     for value, cluster in zip(values, clusters, strict=True):
-        groups.setdefault(cluster, []).append(value)
-    return np.array([np.mean(group) for group in groups.values()])
+        sums[cluster] = sums.get(cluster, 0.0) + float(value)
+    return np.array(list(sums.values())) * (len(sums) / len(values))
 
 
 def bootstrap_interval(values: Sequence[float], clusters: Sequence[str], level: float = 0.95) -> Interval:
-    """Percentile bootstrap of the mean of cluster means, seeded; a single cluster gives an infinite interval.
+    """Percentile bootstrap of the mean over clusters, seeded; a single cluster gives an infinite interval.
 
     KL is heavy-tailed, so that this interval is too narrow when the tail was not sampled: a description, not a bound.
     """
-    means = cluster_means(values, clusters)
+    means = cluster_values(values, clusters)
     if len(means) < 2:
         return Interval(-np.inf, np.inf)
     if np.ptp(means) == 0:
@@ -50,7 +54,7 @@ def paired_difference_interval(differences: Sequence[float], clusters: Sequence[
     differ by +1 and -1 with weight one half each, and one that does not differ. The interval therefore keeps a width
     when no pair differs.
     """
-    means = cluster_means(differences, clusters)
+    means = cluster_values(differences, clusters)
     count = len(means) + 2.0
     center = means.sum() / count
     second_moment = (np.square(means).sum() + 1.0) / count
@@ -60,7 +64,7 @@ def paired_difference_interval(differences: Sequence[float], clusters: Sequence[
 
 def mean_interval(scores: Sequence[float], clusters: Sequence[str], level: float = 0.95) -> Interval:
     """Wilson interval of a mean score in [0, 1], with clusters as the sample size (exact for 0/1 scores)."""
-    means = cluster_means(scores, clusters)
+    means = cluster_values(scores, clusters)
     count, p = len(means), float(means.mean())
     z = float(stats.norm.ppf(0.5 + level / 2))
     center = (p + z * z / (2 * count)) / (1 + z * z / count)

@@ -43,8 +43,8 @@ def holdout_numbers(frame: pd.DataFrame, policy: Policy) -> dict[str, Any]:
     """Aggregate a policy's records on the holdout; a failed policy has a `failure` instead of numbers."""
     own, reference = (_of_policy(frame, each, "holdout") for each in (policy, Policy.keep_all()))
     failures = own.loc[own["failure"].notna(), "failure"]
-    if len(failures):
-        return {"samples": len(own), "failure": failures.iloc[0]}
+    if len(failures) or len(own) != len(reference):
+        return {"samples": len(own), "failure": failures.iloc[0] if len(failures) else "not measured on every sample"}
     numbers = {"samples": len(own), "images": int(own["cluster"].nunique()), **_divergence(own)}
     return {**numbers, **_accuracy(own, reference), "reference_accuracy": float(reference["score"].mean())}
 

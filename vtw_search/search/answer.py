@@ -57,6 +57,14 @@ def choose(rows: Sequence[Row]) -> Answer:
     return Answer(tuple(marked), chosen, _chosen_text(chosen, keep_all))
 
 
+def keep_all_instead(answer: Answer, reason: str) -> Answer:
+    """Return the answer with keep-all chosen, because the choice cannot be used."""
+    label = answer.chosen.measurement.policy.label()
+    rows = [replace(row, chosen=False) for row in answer.rows]
+    rows[0] = replace(rows[0], chosen=True)
+    return Answer(tuple(rows), rows[0], f"keep-all: {label} {reason}")
+
+
 def _chosen_text(chosen: Row, keep_all: Row) -> str:
     measurement = chosen.measurement
     assert measurement.macs_ratio is not None
@@ -65,7 +73,8 @@ def _chosen_text(chosen: Row, keep_all: Row) -> str:
     if measurement.latency_ratio is not None:
         saved += f", {measurement.latency_ratio:.2f} of the prefill time"
     scores = f"accuracy {measurement.accuracy:.3f} against {keep_all.measurement.accuracy:.3f}"
-    divergence = f"KL {measurement.kl_answer_nats:.2g} nats"
+    judged = [judgement.value for judgement in chosen.judgements if judgement.limit == "kl_nats"]
+    divergence = f"KL {judged[0] if judged else measurement.kl_answer_nats:.2g} nats"
     return f"{measurement.policy.label()}: {saved}, {scores}, {divergence}; cheapest within the limits"
 
 

@@ -22,7 +22,7 @@ def policy_set(
         splits: of every task, for the digests of the data.
         provenance: who made this, with what.
     """
-    ledger = {study.task: study.holdout["evaluations_of_this_split"] for study in studies}
+    ledger = {study.task: study.holdout["evaluations_of_this_holdout"] for study in studies}
     tasks = {study.task: _task_policy(study, splits[study.task]) for study in studies}
     return PolicySet(model=model, tasks=tasks, provenance={**provenance, "holdout_ledger": ledger})
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
-from vtw_search.engine import BatchEvaluator, batches
+from vtw_search.engine import BatchEvaluator, CandidateError, batches, out_of_memory_is_a_failure
 from vtw_search.errors import ModelError
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.splits import Splits
 from vtw_search.operators import OPERATORS
 from vtw_search.policies import Policy
-from vtw_search.records import Measurement, RecordStore
+from vtw_search.records import OUT_OF_MEMORY, Measurement, RecordStore, SampleRecord
 from vtw_search.search.aggregate import holdout_numbers, measurement_of
 from vtw_search.search.profile import Profiler, profile_columns
 
 SEARCH_SPLITS = ("calibration", "selection")
+HOLDOUT = ("holdout",)
 
 
 class Progress(Protocol):
@@ -71,27 +70,21 @@ class Study:
 
     def store(self, splits: Sequence[str]) -> RecordStore:
         """Return the store of `splits`."""
-        return RecordStore.of_identity(self.settings.store, self.identity(splits))
+        profile = {"repeats": self.settings.repeats, "warmup": self.settings.warmup}
+        return RecordStore.of_identity(self.settings.store, self.identity(splits), profile)
 
     def measure(self, candidates: Sequence[Policy]) -> RecordStore:
         """Bring the store up to date for `candidates` on calibration and selection."""
         store = self.store(SEARCH_SPLITS)
         for split in SEARCH_SPLITS:
             self._score(store, split, candidates)
-        self._require_reference(store)
         self._profile(store, candidates)
         return store
 
-    def _require_reference(self, store: RecordStore) -> None:
-        """Without keep-all's numbers no other number means anything."""
-        frame = store.samples()
-        failures = frame.loc[(frame["policy"] == Policy.keep_all().digest()) & frame["failure"].notna(), "failure"]
-        if len(failures):
-            remedy = "use a smaller batch_size or another model.dtype"
-            raise ModelError("keep-all must be measurable", value=failures.iloc[0], remedy=remedy)
-
     def _score(self, store: RecordStore, split: str, candidates: Sequence[Policy]) -> None:
         frame = store.samples()
+        # What ran out of memory is tried again: another process may have held it.
+        frame = frame[frame["failure"].fillna("") != OUT_OF_MEMORY]
         done = set(zip(frame["policy"], frame["split"], frame["sample"], strict=True))
         failed = set(frame.loc[frame["failure"].notna(), "policy"])
         samples = self.splits[split]
@@ -110,6 +103,8 @@ class Study:
             records = []
             for policy in alive:
                 found = evaluator.records(policy)
+                if policy.is_keep_all:
+                    _require_success(found)
                 failed |= {record.policy for record in found if record.failure is not None}
                 records += found
                 self.progress.advance(len(batch))
@@ -117,11 +112,13 @@ class Study:
 
     def _profile(self, store: RecordStore, candidates: Sequence[Policy]) -> None:
         known = store.measurements()
-        missing = [policy for policy in candidates if policy.digest() not in known]
+        frame = store.samples()
+        broken = set(frame.loc[frame["failure"].notna(), "policy"])
+        missing = [policy for policy in candidates if not _is_measured(policy, known, broken)]
         if not missing:
             return
         self.progress.start(f"{self.settings.task} profile", len(missing))
-        frame, layers = store.samples(), self.loaded.facts.num_layers
+        layers = self.loaded.facts.num_layers
         profiler = Profiler(self.loaded, self.splits["selection"], self.settings.repeats, self.settings.warmup)
         reference_macs = profiler.macs(Policy.keep_all()).total
         for policy in missing:
@@ -133,15 +130,37 @@ class Study:
 
     def _profiled(self, row: Measurement, profiler: Profiler, reference_macs: int) -> Measurement:
         try:
-            return row.model_copy(update=profile_columns(profiler.profile(row.policy), reference_macs))
-        except torch.OutOfMemoryError:
-            failure = "out of memory while profiling"
-            return Measurement(task=row.task, policy=row.policy, layer=row.layer, failure=failure)
+            with out_of_memory_is_a_failure():
+                return row.model_copy(update=profile_columns(profiler.profile(row.policy), reference_macs))
+        except CandidateError as error:
+            return Measurement(task=row.task, policy=row.policy, layer=row.layer, failure=f"{error} while timed")
 
-    def measure_holdout(self, policy: Policy) -> tuple[dict[str, Any], bool]:
-        """Measure one policy on the holdout; returns its numbers, and whether the holdout was looked at for them."""
-        store = self.store(("holdout",))
-        before = len(store.samples())
-        self._score(store, "holdout", [Policy.keep_all(), policy] if not policy.is_keep_all else [policy])
-        frame = store.samples()
-        return holdout_numbers(frame, policy), len(frame) > before
+    def holdout_is_known(self, policy: Policy) -> bool:
+        """Whether the holdout was measured for this policy already, so that it need not be looked at."""
+        frame = self.store(HOLDOUT).samples()
+        known = set(zip(frame["policy"], frame["sample"], strict=True))
+        return all(
+            (each.digest(), sample.id) in known
+            for each in (Policy.keep_all(), policy)
+            for sample in self.splits["holdout"]
+        )
+
+    def measure_holdout(self, policy: Policy) -> dict[str, Any]:
+        """Measure one policy, and keep-all beside it, on the holdout; returns its numbers."""
+        store = self.store(HOLDOUT)
+        self._score(store, "holdout", list(dict.fromkeys([Policy.keep_all(), policy])))
+        return holdout_numbers(store.samples(), policy)
+
+
+def _require_success(records: Sequence[SampleRecord]) -> None:
+    """Without keep-all's numbers no other number means anything."""
+    failure = next((record.failure for record in records if record.failure is not None), None)
+    if failure is not None:
+        remedy = "use a smaller batch_size or another model.dtype"
+        raise ModelError("keep-all must be measurable", value=failure, remedy=remedy)
+
+
+def _is_measured(policy: Policy, known: Mapping[str, Measurement], broken: set[str]) -> bool:
+    """Whether a measurement stands; a failed one does as long as its records failed too."""
+    measurement = known.get(policy.digest())
+    return measurement is not None and (measurement.failure is None or policy.digest() in broken)

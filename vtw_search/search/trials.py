@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.distributions import IntDistribution
@@ -16,14 +17,17 @@ from vtw_search.results import Row
 from vtw_search.search.limits import Limits
 
 
-def record_trials(database: Path, task: str, rows: Sequence[Row], limits: Limits) -> optuna.Study:
-    """Store rows as trials of a study named after the task and its limits; rows that are there are not added again.
+def record_trials(
+    database: Path, task: str, rows: Sequence[Row], limits: Limits, identity: Mapping[str, Any]
+) -> optuna.Study:
+    """Store rows as trials of a study named after task, limits and identity; rows that are there are not added again.
 
     A study belongs to one set of limits, because trials carry their constraints; other limits make another study from
     the same rows. Values are accuracy (to maximize) and macs (to minimize).
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    name = f"{task} {hashlib.sha256(json.dumps(limits.as_dict(), sort_keys=True).encode()).hexdigest()[:8]}"
+    decisive = json.dumps([limits.as_dict(), identity], sort_keys=True)
+    name = f"{task} {hashlib.sha256(decisive.encode()).hexdigest()[:8]}"
     study = optuna.create_study(
         study_name=name,
         storage=f"sqlite:///{database}",

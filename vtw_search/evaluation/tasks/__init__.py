@@ -24,7 +24,7 @@ def _digits_read() -> Pools:
 
 
 def _jsonl(path: str) -> Pools:
-    return {"all": list(read_jsonl(Path(path)))}
+    return {"all": read_jsonl(Path(path))}
 
 
 SOURCES: dict[str, Callable[..., Pools]] = {"digits_read": _digits_read, "easy_vqa": _easy_vqa, "jsonl": _jsonl}
@@ -36,7 +36,7 @@ def load_pools(source: str, options: Mapping[str, Any]) -> Pools:
     Raises:
         UnknownNameError: there is no such source.
         MissingExtraError: the package that carries the data is not installed.
-        TaskError: the data is broken, or no sample has an image.
+        TaskError: the data is broken, or a sample has no image.
     """
     if source not in SOURCES:
         raise unknown_name("task source", source, SOURCES)
@@ -46,11 +46,10 @@ def load_pools(source: str, options: Mapping[str, Any]) -> Pools:
         raise MissingExtraError(
             f"task source {source!r} needs {error.name}", remedy="pip install 'vtw-search[search]'"
         ) from error
-    if not any(sample.images for pool in pools.values() for sample in pool):
-        remedy = "there is no visual token to withdraw; add images"
-        raise TaskError(
-            "a task must have images", value=f"{sum(map(len, pools.values()))} text-only samples", remedy=remedy
-        )
+    without = [sample.id for pool in pools.values() for sample in pool if not sample.images]
+    if without:
+        remedy = f"{len(without)} sample(s) have no visual token to withdraw and would dilute the numbers; remove them"
+        raise TaskError("every sample of a task must have an image", value=without[0], remedy=remedy)
     return pools
 
 

@@ -3,17 +3,19 @@
     {"id": "1", "images": ["img/1.png"], "prompt": "what is this?", "answers": ["cat"], "metric": "exact_match",
      "cluster": "img-1", "slices": {"kind": "photo"}}
 
-`cluster` (default: the images) and `slices` are optional; `metric` defaults to exact_match. Image paths are relative to
-the file.
+`cluster` and `slices` are optional; `metric` defaults to exact_match. Image paths are relative to the file. Samples
+that share the content of an image, or a cluster, are one cluster, directly or through others.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from vtw_search.errors import TaskError, UnknownNameError
 from vtw_search.evaluation.metrics import find_metric
@@ -34,13 +36,14 @@ class JsonlRow(BaseModel):
     slices: dict[str, str] = {}
 
 
-def read_jsonl(path: Path) -> Iterator[Sample]:
-    """Yield the samples of a file.
+def read_jsonl(path: Path) -> list[Sample]:
+    """Return the samples of a file.
 
     Raises:
-        TaskError: the file cannot be read, or a line is broken; line number and field are named.
+        TaskError: the file or an image cannot be read, or a line is broken; line number and field are named.
     """
     seen: dict[str, int] = {}
+    rows = []
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
@@ -49,14 +52,31 @@ def read_jsonl(path: Path) -> Iterator[Sample]:
             first = seen[str(row.id)]
             raise TaskError(f"{path}, line {number}, field id: must be unique, line {first} has it too", value=row.id)
         seen[str(row.id)] = number
-        yield _sample(row, path.parent)
-    if not seen:
+        rows.append(row)
+    if not rows:
         raise TaskError("a task file must hold at least one sample", value=str(path))
+    clusters = _clusters(rows, path.parent)
+    return [_sample(row, cluster, path.parent) for row, cluster in zip(rows, clusters, strict=True)]
+
+
+def _clusters(rows: list[JsonlRow], folder: Path) -> list[str]:
+    """Name the connected components of samples that share an image's content or a cluster, by their first sample."""
+    owners: dict[str, int] = {}
+    links = []
+    for number, row in enumerate(rows):
+        keys = [f"image {FileImage(folder / name).digest()}" for name in row.images]
+        keys += [] if row.cluster is None else [f"cluster {row.cluster}"]
+        links += [(number, owners.setdefault(key, number)) for key in keys]
+    left, right = np.array(links, dtype=int).reshape(-1, 2).T
+    graph = coo_matrix((np.ones(len(left)), (left, right)), shape=(len(rows), len(rows)))
+    _, labels = connected_components(graph, directed=False)
+    names: dict[int, str] = {}
+    return [names.setdefault(label, str(row.id)) for label, row in zip(labels.tolist(), rows, strict=True)]
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         remedy = f"{error}; set task.path to a JSONL file in UTF-8"
         raise TaskError("a task file must be readable", value=str(path), remedy=remedy) from error
@@ -77,13 +97,13 @@ def _parse(line: str, place: str) -> JsonlRow:
     return row
 
 
-def _sample(row: JsonlRow, folder: Path) -> Sample:
+def _sample(row: JsonlRow, cluster: str, folder: Path) -> Sample:
     return Sample(
         id=str(row.id),
         images=tuple(FileImage(folder / name) for name in row.images),
         prompt=row.prompt,
         answers=tuple(row.answers),
         metric=row.metric,
-        cluster=row.cluster or "+".join(row.images) or str(row.id),
+        cluster=cluster,
         slices=row.slices,
     )

@@ -34,7 +34,7 @@ class FileImage:
         try:
             with Image.open(self.path) as image:
                 return image.convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise TaskError("an image must be readable", value=str(self.path), remedy=str(error)) from error
 
     def digest(self) -> str:
