@@ -30,4 +30,4 @@ def test_the_shipped_weights_agree_with_the_claim(loaded: LoadedModel, task: str
     # The claim is over the full holdout: these 200 samples must be compatible with it at 99.9 %.
     low, high = mean_interval(values, [sample.cluster for sample in samples], level=0.999)
     assert low <= claim["value"] <= high
-    assert sum(values) / len(values) >= TARGETS[task] - 0.03
+    assert claim["met"] == (claim["value"] >= TARGETS[task])
