@@ -29,5 +29,5 @@ def test_the_shipped_weights_agree_with_the_claim(loaded: LoadedModel, task: str
     values = scores(loaded, samples)
     # The claim is over the full holdout: these 200 samples must be compatible with it at 99.9 %.
     low, high = mean_interval(values, [sample.cluster for sample in samples], level=0.999)
-    assert low <= claim["value"] <= high
+    assert low - 1e-9 <= claim["value"] <= high + 1e-9
     assert claim["met"] == (claim["value"] >= TARGETS[task])

@@ -11,7 +11,7 @@ from vtw_search.config import load_config
 from vtw_search.driver import SearchResult, run_search
 
 HERE = Path(__file__).parent
-SAMPLES = ("samples.calibration=300", "samples.selection=400", "samples.holdout=1000")
+SAMPLES = ("samples.calibration=150", "samples.selection=250", "samples.holdout=500")
 
 
 def search(runs: str, name: str, *overrides: str) -> SearchResult:

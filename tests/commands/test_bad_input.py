@@ -51,7 +51,6 @@ def run(capsys: Any, monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: 
         (["search=../up"], "search: string should match"),
         (["task=digits_read", "model.path=none"], "a model must be loadable, got 'none'"),
         (["-m", "limits.kl_nats=0.1,-1"], "greater than or equal to 0"),
-        (["tracking.uri=nothing", "task=digits_read"], "tracking.uri must be a URI"),
     ],
 )
 def test_bad_options(
