@@ -283,8 +283,9 @@ def test_ctrl_c_leaves_a_search_that_resumes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_runs_one_search_per_job_and_groups_them(tmp_path: Path) -> None:
-    overrides = ["-m", "limits.kl_nats=0.003,0.03", "seed=0", "search=sweep", "tracking=sqlite"]
-    subprocess.run(command(*overrides), cwd=tmp_path, check=True, capture_output=True)
+    # Hydra's parser wants its flags before the overrides.
+    sweep = ["-m", *SMALL, "limits.kl_nats=0.003,0.03", "seed=0", "search=sweep", "tracking=sqlite"]
+    subprocess.run([sys.executable, "-m", "vtw_search", *sweep], cwd=tmp_path, check=True, capture_output=True)
     searches = sorted(path.name for path in (tmp_path / "runs").iterdir() if (path / "policy.json").exists())
     assert len(searches) == 2
     assert all(name.startswith("sweep-") for name in searches)

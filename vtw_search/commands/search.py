@@ -51,14 +51,13 @@ def _run() -> None:
     from hydra._internal.utils import get_args_parser
     from omegaconf import DictConfig
     from rich.console import Console
-
     from transformers.utils import logging
 
     from vtw_search.config import load_config, validate
     from vtw_search.driver import run_search
 
     if not sys.stderr.isatty():
-        logging.disable_progress_bar()
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     arguments = get_args_parser().parse_args()
     if not (arguments.help or arguments.hydra_help or arguments.info or arguments.cfg):
         extra = [str(Path(arguments.config_dir).resolve())] if arguments.config_dir else []
