@@ -85,3 +85,15 @@ def config_digest(config: Mapping[str, Any]) -> str:
 
     text = json.dumps(shape_of(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def whole_config_digest(config: Mapping[str, Any]) -> str:
+    """Hash every setting of a config dictionary, except where it came from and how it is computed."""
+    text = json.dumps(_without(config, {"_name_or_path", "transformers_version", "dtype", "architectures"}), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without(part: Any, names: set[str]) -> Any:
+    if isinstance(part, Mapping):
+        return {str(key): _without(value, names) for key, value in part.items() if key not in names}
+    return part

@@ -38,14 +38,38 @@ class Selection:
         """S, the length of the shortened sequence."""
         return self.index.shape[1]
 
+    def columns(self, part: slice) -> Selection:
+        """Return a range of the S columns."""
+        return Selection(self.index[:, part], None if self.filler is None else self.filler[:, part])
 
-def select(keep: torch.Tensor) -> Selection:
-    """Build the selection of the true entries of `keep`, (B, T) bool; order is kept.
+    def followed_by(self, later: Selection) -> Selection:
+        """Return these columns, then those of `later`."""
+        index = torch.cat([self.index, later.index], dim=1)
+        if self.filler is None and later.filler is None:
+            return Selection(index, None)
+        return Selection(index, torch.cat([_fillers(self), _fillers(later)], dim=1))
 
-    Rows are filled from their front, so that with left padding the padding is taken first.
+
+def everything(batch: int, start: int, length: int, device: torch.device) -> Selection:
+    """Return the selection of `length` columns from `start` on, in every one of `batch` rows."""
+    return Selection(torch.arange(start, start + length, device=device).expand(batch, length), None)
+
+
+def select(keep: torch.Tensor) -> Selection | None:
+    """Build the selection of the true entries of `keep`, (B, T) bool; order is kept. None when every token stays.
+
+    Rows are filled from their front, so that with left padding the padding is taken first. The lengths are read once:
+    this is the one place of a prefill where a GPU is waited for.
     """
     counts = keep.sum(dim=1)
     longest, shortest = (int(value) for value in torch.stack([counts.max(), counts.min()]).tolist())
+    if shortest == keep.shape[1]:
+        return None
     order = torch.argsort(keep.to(torch.uint8), dim=1, descending=True, stable=True)
     index = order[:, :longest].sort(dim=1).values
     return Selection(index, None if longest == shortest else ~keep.gather(1, index))
+
+
+def _fillers(selection: Selection) -> torch.Tensor:
+    missing = torch.zeros_like(selection.index, dtype=torch.bool)
+    return missing if selection.filler is None else selection.filler

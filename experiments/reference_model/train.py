@@ -25,7 +25,15 @@ from transformers import LlavaForConditionalGeneration
 
 from experiments.reference_model.architecture import build_model, build_processor, build_tokenizer
 from experiments.reference_model.packing import IGNORED, Packed, Packer
-from experiments.reference_model.training_data import MENTIONS, NO_GLYPH, Batch, TrainingData, mention_of
+from experiments.reference_model.training_data import (
+    MENTIONS,
+    NO_GLYPH,
+    Batch,
+    TrainingData,
+    is_negated,
+    mention_of,
+    name_holds,
+)
 from vtw_search.evaluation.tasks.easy_vqa import COLORS, SHAPES
 
 HERE = Path(__file__).parent
@@ -53,27 +61,36 @@ class DenseHeads(nn.Module):
 
 
 class ReadOuts(nn.Module):
-    """Read-outs of the joint phase: where an answer begins, a middle layer knows the image and what was asked about.
+    """Read-outs of the joint phase, taken where an answer begins.
 
-    A yes/no question needs a name to be compared with the image. Both at one place make that easy to find; without
-    them the answers stay at chance for more than a thousand steps.
+    A yes/no question asks whether a name is the image's, and half of them ask it negated. Seen from the answer alone
+    that is a parity, which stays at chance for more than a thousand steps. So a lower layer is asked for the parts (what
+    the image shows, which name the question holds, whether it is negated), a higher one for the comparison.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.shape, self.color = nn.Linear(width, len(SHAPES)), nn.Linear(width, len(COLORS))
-        self.mention = nn.Linear(width, len(MENTIONS) + 1)
+        self.mention, self.negated = nn.Linear(width, len(MENTIONS) + 1), nn.Linear(width, 2)
+        self.holds = nn.Linear(width, 2)
 
-    def forward(self, states: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return the cross entropy; states are (questions, width), in the order of the batch."""
-        device, asked = states.device, len(batch.questions[0])
-        mentions = torch.tensor([mention_of(text) for pairs in batch.questions for text, _ in pairs])
+    def forward(self, parts: torch.Tensor, comparison: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the cross entropy.
+
+        Args:
+            parts, comparison: (questions, width), states of the lower and the higher layer in the order of the batch.
+            batch: the images, their labels and questions.
+        """
+        device, asked = parts.device, len(batch.questions[0])
+        questions = [question for pairs in batch.questions for question in pairs]
         terms = [
-            (self.mention, mentions),
-            (self.shape, batch.shape.repeat_interleave(asked)),
-            (self.color, batch.color.repeat_interleave(asked)),
+            (self.mention(parts), torch.tensor([mention_of(text) for text, _ in questions])),
+            (self.negated(parts), torch.tensor([int(is_negated(text)) for text, _ in questions])),
+            (self.shape(parts), batch.shape.repeat_interleave(asked)),
+            (self.color(parts), batch.color.repeat_interleave(asked)),
+            (self.holds(comparison), torch.tensor([name_holds(*question) for question in questions])),
         ]
-        return torch.stack([functional.cross_entropy(head(states), target.to(device)) for head, target in terms]).sum()
+        return torch.stack([functional.cross_entropy(logits, target.to(device)) for logits, target in terms]).sum()
 
 
 class Checkpoint:
@@ -192,12 +209,12 @@ def warm_up(
 
 
 def answer_states(
-    model: LlavaForConditionalGeneration, packed: Packed, patches: torch.Tensor, middle: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+    model: LlavaForConditionalGeneration, packed: Packed, patches: torch.Tensor, layers: list[int]
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Run the decoder on packed rows with the tower's patch features, (N, 64, width).
 
     Returns:
-        The last and the `middle` hidden states, (N, T, hidden).
+        The last hidden states and those that enter each of `layers`, (N, T, hidden) each.
     """
     device, image_token = patches.device, model.config.image_token_id
     mask = torch.zeros(packed.mask.shape).masked_fill_(~packed.mask, torch.finfo(torch.float32).min / 2)
@@ -211,7 +228,7 @@ def answer_states(
         use_cache=False,
         output_hidden_states=True,
     )
-    return output.last_hidden_state, output.hidden_states[middle]
+    return output.last_hidden_state, [output.hidden_states[layer] for layer in layers]
 
 
 def train_jointly(
@@ -226,17 +243,17 @@ def train_jointly(
     def loss(batch: Batch) -> torch.Tensor:
         packed = packer.pack(batch.questions)
         patches = model.model.vision_tower(batch.pixels.to(device)).last_hidden_state[:, 1:]
-        states, middle = answer_states(model, packed, patches, phase["read_out_layer"])
+        states, middle = answer_states(model, packed, patches, phase["read_out_layers"])
         scored = packed.labels != IGNORED
         answers = functional.cross_entropy(model.lm_head(states[scored.to(device)]), packed.labels[scored].to(device))
         total = answers + phase["dense_weight"] * heads(patches, batch)
         if (batch.shape >= 0).all():
             begins = scored & ~functional.pad(scored, (1, 0))[:, :-1]
-            total = total + phase["read_out_weight"] * read_outs(middle[begins.to(device)], batch)
+            parts, comparison = (layer[begins.to(device)] for layer in middle)
+            total = total + phase["read_out_weight"] * read_outs(parts, comparison, batch)
         return total
 
     def losses(data: TrainingData, step: int) -> Iterator[tuple[str, torch.Tensor]]:
-        data.negations = step >= phase["negations_from"]
         yield "shapes", loss(data.shapes(phase["shape_images"], phase["questions_per_shape_image"]))
         yield "numbers", loss(data.numbers(phase["number_images"], phase["questions_per_number_image"]))
 
@@ -263,7 +280,7 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     torch.set_flush_denormal(True)
     torch.manual_seed(config["seed"])
-    data = TrainingData(config["seed"], config["generated_share"])
+    data = TrainingData(config["seed"], config["generated_share"], config["truth_rate"])
     tokenizer = build_tokenizer(data.texts(), config["tokenizer"]["vocab_size"])
     processor = build_processor(tokenizer, config["vision"])
     model, ema = (build_model(tokenizer, config["vision"], config["text"]).to(arguments.device) for _ in range(2))

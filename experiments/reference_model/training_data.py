@@ -35,6 +35,16 @@ def mention_of(question: str) -> int:
     return named[0] if named else len(MENTIONS)
 
 
+def is_negated(question: str) -> bool:
+    """Tell whether a question asks for the absence of what it names."""
+    return bool(NEGATED.search(question))
+
+
+def name_holds(question: str, answer: str) -> int:
+    """Return 1 if the name in a yes/no question is the image's, 0 if not, -100 for other questions."""
+    return int((answer == "yes") != is_negated(question)) if answer in ("yes", "no") else -100
+
+
 def question_templates() -> dict[str, list[str]]:
     """Return easy-VQA's question templates by kind; `{color}` and `{shape}` stand for the names."""
     found: dict[str, set[str]] = defaultdict(set)
@@ -115,12 +125,9 @@ class Batch:
 class TrainingData:
     """Draws batches; the state of `rng` is all there is to save."""
 
-    def __init__(self, seed: int, generated_share: float) -> None:
+    def __init__(self, seed: int, generated_share: float, truth_rate: float) -> None:
         self.rng = np.random.default_rng(seed)
-        self.generated_share = generated_share
-        # Half of the yes/no questions are negated. Together they hide that a name has to be compared with the image:
-        # as long as that is not learned, either answer is right for either comparison equally often.
-        self.negations = True
+        self.generated_share, self.truth_rate = generated_share, truth_rate
         self.templates = question_templates()
         self.labels = known_labels()
         paths = image_paths("train")
@@ -163,20 +170,18 @@ class TrainingData:
 
     def _question(self, shape: int, color: int, slot: int) -> tuple[str, str]:
         kind = ("color", "shape")[slot] if slot < 2 else "yesno"
-        templates = [text for text in self.templates[kind] if self.negations or not NEGATED.search(text)]
-        template = templates[int(self.rng.integers(len(templates)))]
+        template = self.templates[kind][int(self.rng.integers(len(self.templates[kind])))]
         if kind != "yesno":
             return template.format(shape=SHAPES[shape], color=COLORS[color]), {
                 "color": COLORS[color],
                 "shape": SHAPES[shape],
             }[kind]
-        truth = bool(self.rng.random() < 0.5)
+        truth = bool(self.rng.random() < self.truth_rate)
         names = {
             "shape": SHAPES[self._pick(shape, len(SHAPES), truth)],
             "color": COLORS[self._pick(color, len(COLORS), truth)],
         }
-        negated = bool(NEGATED.search(template))
-        return template.format(**names), "yes" if truth != negated else "no"
+        return template.format(**names), "yes" if truth != is_negated(template) else "no"
 
     def _pick(self, true: int, count: int, truth: bool) -> int:
         return true if truth else int((true + self.rng.integers(1, count)) % count)

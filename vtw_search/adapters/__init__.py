@@ -5,35 +5,85 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from vtw_search.adapters.base import Adapter, LayerArguments, MacsModel, ModuleCall
+from vtw_search.adapters.gemma3 import Gemma3Adapter
+from vtw_search.adapters.generic import GenericAdapter
+from vtw_search.adapters.idefics import Idefics3Adapter, SmolVLMAdapter
+from vtw_search.adapters.internvl import InternVLAdapter
 from vtw_search.adapters.llava import LlavaAdapter
+from vtw_search.adapters.llava_next import LlavaNextAdapter, LlavaNextVideoAdapter
+from vtw_search.adapters.llava_onevision import LlavaOnevisionAdapter
+from vtw_search.adapters.mistral3 import Mistral3Adapter
+from vtw_search.adapters.paligemma import PaliGemmaAdapter
+from vtw_search.adapters.qwen2_vl import Qwen2_5_VLAdapter, Qwen2VLAdapter
+from vtw_search.adapters.qwen3_vl import Qwen3VLAdapter
+from vtw_search.adapters.structure import keeps_keys_and_values, patched_by, structural_problem
+from vtw_search.adapters.video_llava import VideoLlavaAdapter
+from vtw_search.adapters.vipllava import VipLlavaAdapter
 from vtw_search.errors import ModelError
 
-# `model_type` of the config -> (class of the model, adapter).
-ADAPTERS: dict[str, tuple[str, type[Adapter]]] = {
-    "llava": ("LlavaForConditionalGeneration", LlavaAdapter),
+# `model_type` of the config -> adapter.
+ADAPTERS: dict[str, type[Adapter]] = {
+    "gemma3": Gemma3Adapter,
+    "idefics3": Idefics3Adapter,
+    "internvl": InternVLAdapter,
+    "llava": LlavaAdapter,
+    "llava_next": LlavaNextAdapter,
+    "llava_next_video": LlavaNextVideoAdapter,
+    "llava_onevision": LlavaOnevisionAdapter,
+    "mistral3": Mistral3Adapter,
+    "paligemma": PaliGemmaAdapter,
+    "qwen2_5_vl": Qwen2_5_VLAdapter,
+    "qwen2_vl": Qwen2VLAdapter,
+    "qwen3_vl": Qwen3VLAdapter,
+    "smolvlm": SmolVLMAdapter,
+    "video_llava": VideoLlavaAdapter,
+    "vipllava": VipLlavaAdapter,
 }
 
 
 def find_adapter(model: nn.Module) -> Adapter:
-    """Return the adapter of `model`.
+    """Return the adapter of `model`; families without a file of their own get the generic one.
 
     Raises:
-        ModelError: the family is not supported, or `model` wraps the model that is.
+        ModelError: the model's structure is not supported, or `model` wraps the model that is.
     """
     config: Any = getattr(model, "config", None)
     family = getattr(config, "model_type", None)
-    if family not in ADAPTERS:
-        known = ", ".join(sorted(ADAPTERS))
-        raise ModelError(
-            "the model family must be supported", value=family or type(model).__name__, remedy=f"known: {known}"
-        )
-    class_name, adapter = ADAPTERS[family]
+    class_name = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(family)
+    if class_name is None:
+        remedy = "any model that AutoModelForImageTextToText.from_pretrained loads can be tried"
+        raise ModelError("the model must be an image-text-to-text model", value=_name(model), remedy=remedy)
     if type(model).__name__ != class_name:
         remedy = f"pass the {class_name} itself, as AutoModelForImageTextToText.from_pretrained returns it"
-        raise ModelError(f"a {family} model must be unwrapped", value=type(model).__name__, remedy=remedy)
-    return adapter()
+        raise ModelError(f"a {family} model must be unwrapped", value=_name(model), remedy=remedy)
+    problem = structural_problem(config)
+    if problem is not None:
+        raise ModelError(
+            f"a {family} model cannot run under a policy: {problem}", remedy="use a model whose decoder is a stack of "
+            "self-attention layers over one sequence of text and image tokens",
+        )  # fmt: skip
+    adapter = ADAPTERS.get(family, GenericAdapter)()
+    adapter.decoder_layers(model)
+    return adapter
 
 
-__all__ = ["ADAPTERS", "Adapter", "LayerArguments", "MacsModel", "ModuleCall", "find_adapter"]
+def _name(model: nn.Module) -> str:
+    family = getattr(getattr(model, "config", None), "model_type", None)
+    return f"{type(model).__name__} ({family})" if family else type(model).__name__
+
+
+__all__ = [
+    "ADAPTERS",
+    "Adapter",
+    "GenericAdapter",
+    "LayerArguments",
+    "MacsModel",
+    "ModuleCall",
+    "find_adapter",
+    "keeps_keys_and_values",
+    "patched_by",
+    "structural_problem",
+]

@@ -1,15 +1,18 @@
-"""The questions that the product asks about a model family."""
+"""The questions that the product asks about a model family, and the answers that most families share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import nn
 
-from vtw_search.facts import ModelFacts
+from vtw_search.errors import ModelError, RuntimeUseError
+from vtw_search.facts import ModelFacts, ModelFingerprint, config_digest
 
 if TYPE_CHECKING:
     # Deployment does not need Pillow.
@@ -43,41 +46,194 @@ class MacsModel(Protocol):
 
 @dataclass(frozen=True)
 class LayerArguments:
-    """Names of a decoder layer's keyword arguments that have a token dimension.
+    """Names of a decoder layer's arguments that have a token dimension.
 
     Attributes:
-        tokens: argument name -> token dimension; the value may be a tensor or a tuple of tensors. Batch is dimension 0.
+        tokens: argument name -> token dimension, counted from the end; the dimension before it is the batch. A value may
+            be a tensor or nested tuples and dictionaries of tensors.
         mask: name of the attention mask argument, (B or 1, 1 or heads, queries, keys).
         cache: name of the key-value cache argument.
     """
 
-    tokens: Mapping[str, int]
+    tokens: Mapping[str, int] = field(
+        default_factory=lambda: MappingProxyType({"position_ids": -1, "position_embeddings": -2})
+    )
     mask: str = "attention_mask"
     cache: str = "past_key_values"
 
 
-class Adapter(Protocol):
-    """Everything that is specific to a model family."""
+@dataclass(frozen=True)
+class Modality:
+    """How one kind of visual input comes into a forward call.
 
-    layer_arguments: LayerArguments
+    Attributes:
+        name: its key in `mm_encoder_outputs`, which `generate` passes in place of pixels.
+        token_settings: names in the config of the placeholder's token id; the first that exists holds.
+        inputs: arguments that carry pixels or features of this kind.
+    """
+
+    name: str
+    token_settings: tuple[str, ...]
+    inputs: tuple[str, ...]
+
+
+IMAGE = Modality("image", ("image_token_id", "image_token_index"), ("pixel_values",))
+VIDEO = Modality("video", ("video_token_id", "video_token_index"), ("pixel_values_videos",))
+
+
+class Adapter:
+    """Answers for a decoder that is a stack of self-attention layers with placeholder tokens for what is visual.
+
+    A family's file sets the attributes below and overrides what is different.
+
+    Attributes:
+        class_name: the model class that holds the language head.
+        modalities: the visual inputs it takes.
+        layer_arguments: what its decoder layers receive.
+        needs_certificate: whether the conformance check must have passed on a model before a policy may run on it.
+    """
+
+    class_name: ClassVar[str]
+    modalities: ClassVar[tuple[Modality, ...]] = (IMAGE, VIDEO)
+    layer_arguments: ClassVar[LayerArguments] = LayerArguments()
+    needs_certificate: ClassVar[bool] = False
 
     def facts(self, model: nn.Module) -> ModelFacts:
-        """Describe `model`; ModelError when it is not of this family."""
+        """Describe `model`."""
+        config: Any = model.config
+        layers = len(self.decoder_layers(model))
+        fingerprint = ModelFingerprint(
+            id=_public_name(config._name_or_path) or type(model).__name__,
+            revision=getattr(config, "_commit_hash", None),
+            type=config.model_type,
+            num_layers=layers,
+            config_digest=config_digest(config.to_dict()),
+        )
+        attention = config.get_text_config(decoder=True)._attn_implementation
+        return ModelFacts(fingerprint, layers, self.first_layer(model), last_layer=layers, attention=attention)
+
+    def first_layer(self, model: nn.Module) -> int:
+        """Return the smallest K at which visual tokens may leave."""
+        return 1
 
     def decoder_layers(self, model: nn.Module) -> nn.ModuleList:
-        """Return the decoder layers in order."""
+        """Return the decoder layers in order; ModelError when there is no such list."""
+        config: Any = model.config
+        count = config.get_text_config(decoder=True).num_hidden_layers
+        decoder: Any = model.get_decoder()  # type: ignore[operator]
+        lists = [child for child in decoder.children() if isinstance(child, nn.ModuleList) and len(child) == count]
+        if len(lists) != 1:
+            remedy = f"{type(decoder).__name__} has {len(lists)} lists of {count} modules"
+            raise ModelError(
+                "the decoder must be one stack of layers", value=config.model_type, remedy=remedy + "; use another model"
+            )
+        return lists[0]
 
-    def visual_mask(self, model: nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
-        """Return (B, T) bool, true at the visual tokens of a forward call's keyword arguments.
+    def visual_mask(self, model: nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor | None:
+        """Return (B, T) bool, true at the visual tokens of a forward call, or None when the call brings none.
+
+        Placeholders are found in `input_ids`, or in `inputs_embeds` by their embedding. A placeholder whose kind of
+        input is not in the call is an ordinary token.
+
+        Args:
+            model: the model that is called.
+            inputs: the keyword arguments of the call.
 
         Raises:
-            RuntimeUseError: the inputs do not tell which tokens are visual.
+            RuntimeUseError: embeddings were passed without features, so that nothing tells which tokens are visual.
         """
+        tokens = [self.placeholder(model, modality) for modality in self.modalities if _brings(inputs, modality)]
+        input_ids, embeds = inputs.get("input_ids"), inputs.get("inputs_embeds")
+        if input_ids is not None:
+            return _any_equal(input_ids, tokens) if tokens else None
+        if embeds is None or (not tokens and embeds.shape[1] == 1):
+            return None
+        if not tokens:
+            raise RuntimeUseError(
+                "visual tokens in inputs_embeds must be told",
+                value=sorted(name for name, value in inputs.items() if value is not None),
+                remedy="pass the features with them, or their places: active.mark_visual(mask)",
+            )
+        table: Any = model.get_input_embeddings()  # type: ignore[operator]
+        rows = table(torch.tensor(tokens, device=embeds.device)).to(embeds.dtype)
+        found: torch.Tensor = (embeds[:, :, None, :] == rows).all(dim=-1).any(dim=-1)
+        return found
+
+    def placeholder(self, model: nn.Module, modality: Modality) -> int:
+        """Return the token id that stands for one visual token; ModelError when the config does not name it."""
+        config: Any = model.config
+        for setting in modality.token_settings:
+            if getattr(config, setting, None) is not None:
+                return int(getattr(config, setting))
+        raise ModelError(
+            f"the config must name the placeholder of {modality.name} tokens",
+            value=config.model_type,
+            remedy=f"set one of {', '.join(modality.token_settings)}",
+        )
 
     def encode(
         self, processor: Any, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]
     ) -> dict[str, torch.Tensor]:
         """Return a left-padded batch for `generate`; one prompt (without template) and its images per row."""
+        if getattr(processor, "chat_template", None) is None:
+            texts = [self.plain_prompt(processor, text, len(row)) for text, row in zip(prompts, images, strict=True)]
+            flat = [list(row) for row in images] if any(images) else None
+            encoded = processor(images=flat, text=texts, padding=True, padding_side="left", return_tensors="pt")
+            return _tensors(encoded)
+        chats = [
+            [{"role": "user", "content": _content(processor, text, row)}]
+            for text, row in zip(prompts, images, strict=True)
+        ]
+        encoded = processor.apply_chat_template(
+            chats, add_generation_prompt=True, tokenize=True, return_dict=True,
+            processor_kwargs={"padding": True, "padding_side": "left", "return_tensors": "pt"},
+        )  # fmt: skip
+        return _tensors(encoded)
 
-    def macs_model(self, model: nn.Module) -> MacsModel:
-        """Return the parts of `model`'s prefill."""
+    def plain_prompt(self, processor: Any, prompt: str, images: int) -> str:
+        """Return the text of a prompt for a processor without chat template."""
+        raise ModelError(
+            "the processor must have a chat template",
+            value=type(processor).__name__,
+            remedy="save the model with its chat_template.jinja",
+        )
+
+    def macs_model(self, model: nn.Module) -> MacsModel | None:
+        """Return the parts of `model`'s prefill as calls on the meta device; None where they have to be traced."""
+        return None
+
+
+def _brings(inputs: Mapping[str, Any], modality: Modality) -> bool:
+    encoded = inputs.get("mm_encoder_outputs") or {}
+    return encoded.get(modality.name) is not None or any(inputs.get(name) is not None for name in modality.inputs)
+
+
+def _any_equal(ids: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+    found = ids == tokens[0]
+    for token in tokens[1:]:
+        found = found | (ids == token)
+    return found
+
+
+def _content(processor: Any, prompt: str, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
+    for token in _placeholder_texts(processor):
+        if token in prompt:
+            remedy = f"remove {token} from it; the template places the images"
+            raise RuntimeUseError("a prompt must not hold image placeholders", value=prompt, remedy=remedy)
+    return [{"type": "image", "image": image} for image in images] + [{"type": "text", "text": prompt}]
+
+
+def _placeholder_texts(processor: Any) -> Iterator[str]:
+    for name in ("image_token", "video_token"):
+        token = getattr(processor, name, None)
+        if token:
+            yield str(token)
+
+
+def _tensors(encoded: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in encoded.items() if isinstance(value, torch.Tensor)}
+
+
+def _public_name(source: str) -> str:
+    """Return a Hub id as it is, and a folder by its name: where it lies on one machine says nothing on another."""
+    return Path(source).name if Path(source).is_dir() else source

@@ -1,22 +1,14 @@
-"""LLaVA (Liu et al. 2023) as `LlavaForConditionalGeneration`: one block of placeholder tokens per image."""
+"""LLaVA (Liu et al. 2023): one block of placeholder tokens per image, all images of one size."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
-from vtw_search.adapters.base import LayerArguments, ModuleCall
-from vtw_search.errors import RuntimeUseError
-from vtw_search.facts import ModelFacts, ModelFingerprint, config_digest
-
-if TYPE_CHECKING:
-    # Deployment does not need Pillow.
-    from PIL import Image
+from vtw_search.adapters.base import IMAGE, Adapter, MacsModel, ModuleCall
 
 
 class LlavaMacsModel:
@@ -60,69 +52,16 @@ class LlavaMacsModel:
         )
 
 
-class LlavaAdapter:
-    """Answers for stock LLaVA on any CLIP-like tower and Llama-like decoder."""
+class LlavaAdapter(Adapter):
+    """Stock LLaVA: any CLIP-like tower, any Llama-like decoder."""
 
-    layer_arguments = LayerArguments(tokens={"position_ids": 1, "position_embeddings": 1})
+    class_name = "LlavaForConditionalGeneration"
+    modalities = (IMAGE,)
 
-    def facts(self, model: nn.Module) -> ModelFacts:
-        """Describe `model`; K may be any of 1..L, since nothing happens between decoder layers."""
-        config: Any = model.config
-        layers = len(self.decoder_layers(model))
-        fingerprint = ModelFingerprint(
-            id=_public_name(config._name_or_path) or type(model).__name__,
-            revision=getattr(config, "_commit_hash", None),
-            type=config.model_type,
-            num_layers=layers,
-            config_digest=config_digest(config.to_dict()),
-        )
-        attention = config.text_config._attn_implementation
-        return ModelFacts(fingerprint, layers, first_layer=1, last_layer=layers, attention=attention)
+    def plain_prompt(self, processor: Any, prompt: str, images: int) -> str:
+        """Return LLaVA-1.5's prompt."""
+        return "USER: " + "<image>\n" * images + prompt + " ASSISTANT:"
 
-    def decoder_layers(self, model: nn.Module) -> nn.ModuleList:
-        """Return the Llama layers."""
-        layers = model.get_submodule("model.language_model.layers")
-        assert isinstance(layers, nn.ModuleList)
-        return layers
-
-    def visual_mask(self, model: nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
-        """Find the placeholder tokens in `input_ids`; without image features in the call they are ordinary tokens."""
-        input_ids = inputs.get("input_ids")
-        if input_ids is None:
-            raise RuntimeUseError(
-                "visual tokens are found in input_ids, which this call does not have",
-                value=sorted(name for name, value in inputs.items() if value is not None),
-                remedy="pass input_ids and pixel_values instead of inputs_embeds",
-            )
-        has_images = inputs.get("pixel_values") is not None or bool(inputs.get("mm_encoder_outputs"))
-        config: Any = model.config
-        visual: torch.Tensor = input_ids == config.image_token_id
-        return visual if has_images else torch.zeros_like(visual)
-
-    def encode(
-        self, processor: Any, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]
-    ) -> dict[str, torch.Tensor]:
-        """Apply the chat template (LLaVA-1.5's prompt where the processor has none) and pad on the left."""
-        texts = [self._prompt(processor, prompt, len(row)) for prompt, row in zip(prompts, images, strict=True)]
-        flat = [image for row in images for image in row]
-        encoded = processor(images=flat or None, text=texts, padding=True, padding_side="left", return_tensors="pt")
-        return dict(encoded)
-
-    def _prompt(self, processor: Any, prompt: str, images: int) -> str:
-        if processor.image_token in prompt:
-            remedy = f"remove {processor.image_token} from it; the template places the images"
-            raise RuntimeUseError("a prompt must not hold image placeholders", value=prompt, remedy=remedy)
-        if processor.chat_template is None:
-            return "USER: " + "<image>\n" * images + prompt + " ASSISTANT:"
-        content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
-        text: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        return text
-
-    def macs_model(self, model: nn.Module) -> LlavaMacsModel:
+    def macs_model(self, model: nn.Module) -> MacsModel:
         """Return the parts of `model`'s prefill."""
         return LlavaMacsModel(model)
-
-
-def _public_name(source: str) -> str:
-    """Return a Hub id as it is, and a folder by its name: where it lies on one machine says nothing on another."""
-    return Path(source).name if Path(source).is_dir() else source

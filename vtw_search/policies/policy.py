@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vtw_search.errors import PolicyError, UnknownTaskWarning, near_matches
 from vtw_search.facts import ModelFingerprint
+from vtw_search.policies.certificate import Certificate
 
 SCHEMA_VERSION: Literal[1] = 1
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -101,6 +102,7 @@ class PolicySet(BaseModel):
     model: ModelFingerprint
     default: Policy = Policy()
     tasks: dict[str, TaskPolicy] = {}
+    certificate: Certificate | None = None
     provenance: dict[str, Any] = {}
 
     def __hash__(self) -> int:

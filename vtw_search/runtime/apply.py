@@ -2,30 +2,77 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import nn
 
-from vtw_search.adapters import find_adapter
+from vtw_search.adapters import Adapter, find_adapter, patched_by
 from vtw_search.errors import PolicyError, PolicyFileError, RuntimeUseError
 from vtw_search.facts import ModelFacts
 from vtw_search.operators import find_operator
 from vtw_search.policies import Policy, PolicySet
-from vtw_search.runtime.removal import TokenRemoval
+from vtw_search.runtime.certificates import accept_certificate, require_certificate
+from vtw_search.runtime.removal import Removal, TokenRemoval
 
 SUPPORTED_ATTENTION = ("eager", "sdpa")
 _active_models: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_entering = threading.Lock()
 
 
-@dataclass(frozen=True)
 class ActivePolicy:
-    """What `apply_policy` put on a model."""
+    """What `apply_policy` put on a model: one policy at first, and another one per thread on request."""
 
-    policy: Policy
-    facts: ModelFacts
+    def __init__(self, model: nn.Module, adapter: Adapter, policies: Policy | PolicySet, task: str | None) -> None:
+        self.facts: ModelFacts = adapter.facts(model)
+        self._policies = policies
+        self._first = self._checked(policies if isinstance(policies, Policy) else policies.for_task(task))
+        self._thread = threading.local()
+        self._removal = TokenRemoval(model, adapter, self._wanted)
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that the calling thread's next call runs under."""
+        policy: Policy = getattr(self._thread, "policy", self._first)
+        return policy
+
+    def use(self, choice: str | Policy) -> None:
+        """Choose the policy of the calling thread from its next prefill on; other threads keep theirs.
+
+        Args:
+            choice: a task of the policy file, or a policy.
+
+        Raises:
+            PolicyError: a task was named and no policy file was applied, or the policy does not fit the model.
+        """
+        if isinstance(choice, Policy):
+            self._thread.policy = self._checked(choice)
+        elif isinstance(self._policies, PolicySet):
+            self._thread.policy = self._checked(self._policies.for_task(choice))
+        else:
+            remedy = "apply a policy file, or pass the policy itself"
+            raise PolicyError("tasks are told apart by a policy file only", value=choice, remedy=remedy)
+
+    def mark_visual(self, visual: torch.Tensor | None) -> None:
+        """Tell where the visual tokens of the calling thread's next call are, (B, T) bool.
+
+        Needed only where `inputs_embeds` are passed that image features were merged into already.
+        """
+        self._removal.mark_visual(visual)
+
+    def _checked(self, policy: Policy) -> Policy:
+        check_policy(policy, self.facts)
+        return policy
+
+    def _wanted(self) -> Removal | None:
+        for stage in self.policy.stages:
+            if stage.layer < self.facts.num_layers:
+                return Removal(find_operator(stage.operator), stage.layer)
+        return None
 
 
 @contextmanager
@@ -36,31 +83,45 @@ def apply_policy(model: nn.Module, policies: Policy | PolicySet, task: str | Non
     masked from layer K on. Returned logits are shorter than the input: address positions from the end.
 
     Args:
-        model: a supported image-text-to-text model, as `from_pretrained` returns it.
+        model: an image-text-to-text model, as `from_pretrained` returns it, or a PEFT model around one.
         policies: one policy, or the content of a policy file.
         task: which policy of the file to take; an unknown task gets the file's default, with a warning.
 
     Raises:
-        ModelError: the family is not supported.
+        ModelError: the model's structure is not supported, or its family needs a certificate that it does not have.
         PolicyError, PolicyFileError: the policy breaks a rule or is for another model.
-        RuntimeUseError: a policy is already active on the model, or its attention implementation is not supported.
+        RuntimeUseError: a policy is already active on the model, another library has patched or compiled it, or its
+            attention implementation is not supported.
     """
+    model = unwrapped(model)
     adapter = find_adapter(model)
-    facts = adapter.facts(model)
     if isinstance(policies, PolicySet):
-        _check_model(policies, facts)
-        policy = policies.for_task(task)
-    else:
-        policy = policies
-    check_policy(policy, facts)
-    _check_use(model, facts)
-    _active_models.add(model)
+        _check_model(policies, adapter.facts(model))
+        if policies.certificate is not None:
+            accept_certificate(model, policies.certificate)
+    if adapter.needs_certificate:
+        require_certificate(model)
+    with run_under_policy(model, adapter, policies, task) as active:
+        yield active
+
+
+@contextmanager
+def run_under_policy(
+    model: nn.Module, adapter: Adapter, policies: Policy | PolicySet, task: str | None = None
+) -> Iterator[ActivePolicy]:
+    """As `apply_policy`, without asking whether the adapter's answers were checked: the check itself runs on this."""
+    active = ActivePolicy(model, adapter, policies, task)
+    _check_use(model, adapter, active.facts)
     with ExitStack() as stack:
-        stack.callback(_active_models.discard, model)
-        for stage in policy.stages:
-            if stage.layer < facts.num_layers:
-                TokenRemoval(model, adapter, find_operator(stage.operator), stage.layer).register(stack)
-        yield ActivePolicy(policy, facts)
+        _occupy(model, stack)
+        active._removal.register(stack)
+        yield active
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the transformers model inside a PEFT model; its adapters stay in place. Other models are returned as is."""
+    base: Any = getattr(model, "get_base_model", None)
+    return model if base is None else base()
 
 
 def check_policy(policy: Policy, facts: ModelFacts) -> None:
@@ -91,10 +152,23 @@ def _check_model(policies: PolicySet, facts: ModelFacts) -> None:
         raise PolicyFileError(f"the policy file is for {wanted.describe()}", value=found.describe(), remedy=remedy)
 
 
-def _check_use(model: nn.Module, facts: ModelFacts) -> None:
-    if model in _active_models:
-        remedy = "leave the first `with apply_policy(...)` block before entering another"
-        raise RuntimeUseError("one policy at a time may be active on a model", remedy=remedy)
+def _occupy(model: nn.Module, stack: ExitStack) -> None:
+    with _entering:
+        if model in _active_models:
+            remedy = "leave the first `with apply_policy(...)` block, or choose with active.use(...) inside it"
+            raise RuntimeUseError("one policy at a time may be active on a model", remedy=remedy)
+        _active_models.add(model)
+    stack.callback(_active_models.discard, model)
+
+
+def _check_use(model: nn.Module, adapter: Adapter, facts: ModelFacts) -> None:
     if facts.attention not in SUPPORTED_ATTENTION:
         remedy = f"load the model with attn_implementation one of {', '.join(SUPPORTED_ATTENTION)}"
         raise RuntimeUseError("the attention implementation must be supported", value=facts.attention, remedy=remedy)
+    layers = adapter.decoder_layers(model)
+    patched = patched_by(model, layers)
+    if patched is not None:
+        remedy = "load the model without the library that replaces its forward"
+        raise RuntimeUseError("the model must be unmodified", value=f"{patched}.forward is replaced", remedy=remedy)
+    if any(module._compiled_call_impl is not None for module in (model, *layers)):
+        raise RuntimeUseError("a compiled model cannot run under a policy", remedy="do not call model.compile()")

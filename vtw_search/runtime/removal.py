@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import weakref
+import inspect
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import Cache, DynamicCache
+from transformers import Cache
 
 from vtw_search.adapters import Adapter
 from vtw_search.errors import RuntimeUseError
 from vtw_search.operators import Operator
+from vtw_search.runtime.caches import Held, HeldByCaches, check_cache, visible_past, whole_lengths
 from vtw_search.runtime.slicing import crop_mask, gather_tokens, map_tensors
-from vtw_search.tokens import Selection, TokenLayout, select
+from vtw_search.tokens import Selection, TokenLayout, everything, select
 
 HookResult = tuple[tuple[Any, ...], dict[str, Any]] | None
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What one call of the model is to do: `operator` acts on the input of decoder layer `layer`."""
+
+    operator: Operator
+    layer: int
 
 
 @dataclass
@@ -27,157 +37,187 @@ class _Forward:
     """State of one forward call of the model, from its entry to its exit.
 
     Attributes:
-        visual: (B, Q) bool, visual tokens among the new ones.
-        padding: (B, Q) bool, padding among the new ones.
-        selection: which of the new tokens stay; None while nothing leaves.
-        keys: which positions the layers >= K see as keys; None when they see all.
+        layer: K; L + 1 or more when nothing leaves in this call and nothing has left before.
+        queries: how many new tokens there are.
+        past: what the cache holds from earlier calls; None when it holds everything, or there is none.
+        selection: which of the new tokens stay; None when all do.
+        until_first_layer: closes what has to be over before the first decoder layer runs.
         cut: arguments that were cut already, because all layers are given the same objects.
     """
 
-    visual: torch.Tensor
-    padding: torch.Tensor
+    layer: int
+    queries: int = 0
+    total: int = 0
+    past: Held | None = None
     selection: Selection | None = None
-    keys: Selection | None = None
-    cut: dict[tuple[str, int], tuple[Any, Any]] = field(default_factory=dict)
+    new: Selection | None = None
+    until_first_layer: ExitStack = field(default_factory=ExitStack)
+    cut: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)
+
+
+class _PerThread(threading.local):
+    forward: _Forward | None = None
+    visual: torch.Tensor | None = None
 
 
 class TokenRemoval:
-    """Shortens what the decoder layers from `layer` on receive, in prefill and in every later step on its cache."""
+    """The hooks of one model. What a call does is asked when the call begins, so that threads may differ."""
 
-    def __init__(self, model: nn.Module, adapter: Adapter, operator: Operator, layer: int) -> None:
-        self.model, self.adapter, self.operator, self.layer = model, adapter, operator, layer
+    def __init__(self, model: nn.Module, adapter: Adapter, current: Callable[[], Removal | None]) -> None:
+        """Prepare for `model`; `current()` returns what the calling thread wants, None to keep every token."""
+        self.model, self.adapter, self.current = model, adapter, current
         self.arguments = adapter.layer_arguments
-        self.forward: _Forward | None = None
-        # Which positions of a cache's full key sequence the layers >= K hold.
-        self.kept: weakref.WeakKeyDictionary[Cache, Selection] = weakref.WeakKeyDictionary()
+        self.thread = _PerThread()
+        self.held = HeldByCaches()
 
     def register(self, stack: ExitStack) -> None:
         """Put the hooks on; closing `stack` takes them off."""
-        layers = self.adapter.decoder_layers(self.model)
         handles = [
             self.model.register_forward_pre_hook(self._enter, with_kwargs=True),
             self.model.register_forward_hook(self._leave, always_call=True),
-            layers[self.layer].register_forward_pre_hook(self._first_layer, with_kwargs=True),
         ]
-        for layer in layers[self.layer + 1 :]:
-            handles.append(layer.register_forward_pre_hook(self._later_layer, with_kwargs=True))
+        for number, layer in enumerate(self.adapter.decoder_layers(self.model)):
+            hook = partial(self._before_layer, number)
+            handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
         for handle in handles:
             stack.callback(handle.remove)
 
+    def mark_visual(self, visual: torch.Tensor | None) -> None:
+        """Tell where the visual tokens of the calling thread's next prefill are, (B, T) bool."""
+        self.thread.visual = visual
+
     def _enter(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        removal = self.current()
+        if removal is None:
+            self.thread.forward = _Forward(layer=_NEVER)
+            return
         if args:
             remedy = "call model(input_ids=..., pixel_values=..., attention_mask=...)"
             raise RuntimeUseError("under a policy the model takes keyword arguments only", remedy=remedy)
-        visual, mask = self.adapter.visual_mask(model, kwargs), kwargs.get("attention_mask")
-        # A 4D mask is the caller's own; its padding, if any, is hidden by the mask itself.
-        padding = torch.zeros_like(visual)
-        if mask is not None and mask.ndim == 2:
-            padding = mask[:, -visual.shape[1] :] == 0
-        self.forward = _Forward(visual, padding)
+        visual, self.thread.visual = self._visual(kwargs), None
+        self.thread.forward = self._plan(removal, visual, kwargs)
+
+    def _visual(self, kwargs: dict[str, Any]) -> torch.Tensor | None:
+        if self.thread.visual is not None:
+            return self.thread.visual
+        return self.adapter.visual_mask(self.model, kwargs)
+
+    def _plan(self, removal: Removal, visual: torch.Tensor | None, kwargs: dict[str, Any]) -> _Forward:
+        """Decide which of the new tokens stay, and what the layers >= K are going to see as keys."""
+        store = kwargs.get(self.arguments.cache)
+        rows, queries = _shape(kwargs) if visual is None else visual.shape
+        past = None if store is None else self.held.recall(store, removal.layer, rows)
+        selection = None if visual is None else _choose(removal.operator, visual, kwargs.get("attention_mask"))
+        if past is None and selection is None:
+            return _Forward(layer=_NEVER)
+        start = 0 if store is None else store.get_seq_length(0)
+        forward = _Forward(removal.layer, queries, start + queries, past, selection)
+        if past is not None:
+            forward.until_first_layer.enter_context(whole_lengths(store, removal.layer, start))
+        return forward
 
     def _leave(self, *_: Any) -> None:
-        self.forward = None
+        forward, self.thread.forward = self.thread.forward, None
+        if forward is not None:
+            forward.until_first_layer.close()
 
-    def _current(self) -> _Forward:
-        if self.forward is None:
+    def _before_layer(self, number: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
+        forward = self.thread.forward
+        if forward is None:
             remedy = "call the model itself or its generate, not an inner module"
             raise RuntimeUseError("under a policy the decoder runs through the model's own forward", remedy=remedy)
-        return self.forward
+        if forward.layer == _NEVER:
+            return None
+        if number == 0:
+            forward.until_first_layer.close()
+        if number < forward.layer:
+            return None
+        names = _argument_names(type(layer))
+        named = {**dict(zip(names, args, strict=False)), **kwargs}
+        if number == forward.layer:
+            self._begin(forward, named, names[0])
+        self._cut(forward, number, named)
+        return (), named
 
-    def _first_layer(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
-        forward = self._current()
-        self._plan(forward, kwargs.get(self.arguments.cache))
+    def _begin(self, forward: _Forward, named: dict[str, Any], states: str) -> None:
+        """Shorten the hidden states, and note what the cache holds from now on."""
+        hidden, store = named[states], named.get(self.arguments.cache)
+        start = forward.total - forward.queries
         if forward.selection is not None:
             index = forward.selection.index
-            args, kwargs = _map_hidden(args, kwargs, lambda hidden: gather_tokens(hidden, index, 1))
-        return self._cut(forward, args, kwargs)
+            named[states] = gather_tokens(hidden, index, -2)
+            forward.new = Selection(index + start, forward.selection.filler)
+        else:
+            forward.new = everything(hidden.shape[-3], start, forward.queries, hidden.device)
+        if store is not None:
+            check_cache(store)
+            self.held.remember(store, self._held_after(forward, start))
 
-    def _later_layer(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
-        return self._cut(self._current(), args, kwargs)
+    def _held_after(self, forward: _Forward, start: int) -> Held:
+        assert forward.new is not None
+        before = forward.past
+        past = before.keys if before is not None else everything(
+            forward.new.index.shape[0], 0, start, forward.new.index.device
+        )  # fmt: skip
+        tail = 0 if forward.selection is not None else forward.queries + (before.tail if before is not None else start)
+        return Held(forward.layer, past.followed_by(forward.new), forward.total, tail)
 
-    def _plan(self, forward: _Forward, cache: Cache | None) -> None:
-        """Decide which of the new tokens stay, and what the layers >= K see as keys."""
-        past = self._past(forward, cache)
-        if bool(forward.visual.any()):
-            forward.selection = select(self.operator.keep(TokenLayout(forward.visual, forward.padding)))
-        elif past is None:
-            return
-        # The layers below K have stored the new tokens already.
-        start = 0 if cache is None else cache.get_seq_length(0) - forward.visual.shape[1]
-        forward.keys = _join(past, forward.selection, forward.visual, start)
-        if cache is not None:
-            self.kept[cache] = forward.keys
-
-    def _past(self, forward: _Forward, cache: Cache | None) -> Selection | None:
-        """Return what the layers >= K hold of the earlier tokens; None when they hold everything."""
-        if cache is None:
-            return None
-        if type(cache) is not DynamicCache:
-            remedy = "use the default DynamicCache"
-            raise RuntimeUseError("under a policy the cache must be dynamic", value=type(cache).__name__, remedy=remedy)
-        known = self.kept.get(cache)
-        full = cache.get_seq_length(0) - forward.visual.shape[1]
-        expected = (full, forward.visual.shape[0]) if known is None else (known.length, known.index.shape[0])
-        held = (cache.get_seq_length(self.layer), forward.visual.shape[0])
-        if held != expected:
-            raise RuntimeUseError(
-                "under a policy a cache may only be changed by the model's own forward",
-                value=f"(entries, rows) {held} at layer {self.layer} instead of {expected}",
-                remedy="start with a new cache; cropping one (assisted decoding) is not supported",
-            )
-        return known
-
-    def _cut(self, forward: _Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
-        """Return the layer's arguments for the tokens that stay, or None when they may stay as they are."""
-        keys, selection = forward.keys, forward.selection
-        if keys is None:
-            return None
-        changed, mask = dict(kwargs), self.arguments.mask
-        index = None if selection is None else selection.index
+    def _cut(self, forward: _Forward, number: int, named: dict[str, Any]) -> None:
+        """Cut the layer's arguments down to the tokens that stay."""
+        index = None if forward.selection is None else forward.selection.index
         if index is not None:
             for name, dim in self.arguments.tokens.items():
-                changed[name] = self._once(name, kwargs, partial(_gather_all, index=index, dim=dim))
-        queries = forward.visual.shape[1]
-        changed[mask] = self._once(mask, kwargs, lambda value: crop_mask(value, index, keys, queries))
-        return args, changed
+                if named.get(name) is not None:
+                    named[name] = _once(forward, (name,), named[name], partial(_gather_all, index=index, dim=dim))
+        mask, store = named.get(self.arguments.mask), named.get(self.arguments.cache)
+        past = 0 if store is None else visible_past(store, number)
+        crop = partial(self._crop_mask, forward, index, past)
+        named[self.arguments.mask] = _once(forward, (self.arguments.mask, past), mask, crop)
 
-    def _once(self, name: str, kwargs: dict[str, Any], cut: Callable[[Any], Any]) -> Any:
-        """Cut an argument, or return the result of the layer before if it was given the same object."""
-        value, cuts = kwargs.get(name), self._current().cut
-        if (name, id(value)) not in cuts:
-            # The value itself is kept as well, so that its id cannot be given to another object.
-            cuts[name, id(value)] = (value, cut(value))
-        return cuts[name, id(value)][1]
+    def _crop_mask(self, forward: _Forward, index: torch.Tensor | None, past: int, mask: Any) -> Any:
+        if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 4):
+            remedy = "load the model with attn_implementation eager or sdpa"
+            raise RuntimeUseError("a layer's attention mask must be 4D", value=type(mask).__name__, remedy=remedy)
+        assert forward.new is not None
+        keys = forward.new
+        if past:
+            rows, device = keys.index.shape[0], keys.index.device
+            start = forward.total - forward.queries
+            earlier = forward.past.keys if forward.past is not None else everything(rows, 0, start, device)
+            keys = earlier.columns(slice(earlier.length - past, None)).followed_by(keys)
+        return crop_mask(mask, index, keys, forward.total, forward.queries)
+
+
+_NEVER = -1
+
+
+def _choose(operator: Operator, visual: torch.Tensor, attention_mask: Any) -> Selection | None:
+    # A 4D mask is the caller's own; its padding, if any, is hidden by the mask itself.
+    padding = torch.zeros_like(visual)
+    if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
+        padding = attention_mask[:, -visual.shape[1] :] == 0
+    return select(operator.keep(TokenLayout(visual, padding)))
+
+
+def _shape(kwargs: dict[str, Any]) -> tuple[int, int]:
+    given = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
+    return int(given.shape[0]), int(given.shape[1])
+
+
+def _once(forward: _Forward, key: tuple[Any, ...], value: Any, cut: Callable[[Any], Any]) -> Any:
+    """Cut an argument, or return the result of the layer before if it was given the same object."""
+    place = (*key, id(value))
+    if place not in forward.cut:
+        # The value itself is kept as well, so that its id cannot be given to another object.
+        forward.cut[place] = (value, cut(value))
+    return forward.cut[place][1]
 
 
 def _gather_all(value: Any, index: torch.Tensor, dim: int) -> Any:
     return map_tensors(value, lambda tensor: gather_tokens(tensor, index, dim))
 
 
-def _map_hidden(
-    args: tuple[Any, ...], kwargs: dict[str, Any], function: Callable[[torch.Tensor], torch.Tensor]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Replace the hidden states, which families pass by position or by name."""
-    if args:
-        return (function(args[0]), *args[1:]), kwargs
-    return args, {**kwargs, "hidden_states": function(kwargs["hidden_states"])}
-
-
-def _join(past: Selection | None, new: Selection | None, like: torch.Tensor, start: int) -> Selection:
-    """Return the key positions of the layers >= K: what they hold of the past, then what stays of the new tokens."""
-    batch, length = like.shape
-    earlier = past if past is not None else _everything(batch, start, like.device)
-    later = new if new is not None else _everything(batch, length, like.device)
-    index = torch.cat([earlier.index, later.index + start], dim=1)
-    if earlier.filler is None and later.filler is None:
-        return Selection(index, None)
-    return Selection(index, torch.cat([_fillers(earlier), _fillers(later)], dim=1))
-
-
-def _everything(batch: int, length: int, device: torch.device) -> Selection:
-    return Selection(torch.arange(length, device=device).expand(batch, length), None)
-
-
-def _fillers(selection: Selection) -> torch.Tensor:
-    missing = torch.zeros_like(selection.index, dtype=torch.bool)
-    return missing if selection.filler is None else selection.filler
+@cache
+def _argument_names(layer: type[nn.Module]) -> tuple[str, ...]:
+    """Return the names of a layer's positional arguments; some families pass more than the hidden states by place."""
+    return tuple(name for name in inspect.signature(layer.forward).parameters if name != "self")

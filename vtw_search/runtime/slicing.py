@@ -11,68 +11,101 @@ from vtw_search.tokens import Selection
 
 
 def gather_tokens(value: torch.Tensor, index: torch.Tensor, dim: int) -> torch.Tensor:
-    """Take the tokens `index`, (B, S), of `value` along `dim`; a batch dimension of 1 is expanded to B."""
+    """Take the tokens `index`, (B, S), of `value` along `dim`.
+
+    Args:
+        value: the dimension before the tokens' is the batch, of size B or 1; a tensor without one gets it.
+        index: positions per row.
+        dim: token dimension, counted from the end.
+
+    Returns:
+        As `value`, with B rows of S tokens.
+    """
     batch, length = index.shape
-    if value.shape[0] != batch:
-        value = value.expand(batch, *value.shape[1:])
-    shape = [1] * value.ndim
-    shape[0], shape[dim] = batch, length
-    target = list(value.shape)
+    if value.ndim + dim == 0:
+        value = value[None]
+    rows = value.ndim + dim - 1
+    shape = list(value.shape)
+    shape[rows] = batch
+    shape_of_index = [1] * value.ndim
+    shape_of_index[rows], shape_of_index[dim] = batch, length
+    target = shape.copy()
     target[dim] = length
-    return value.gather(dim, index.view(shape).expand(target))
+    return value.expand(shape).gather(value.ndim + dim, index.to(value.device).view(shape_of_index).expand(target))
 
 
 def map_tensors(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Apply `function` to a tensor, or to every tensor of a tuple; None stays None."""
-    if isinstance(value, tuple):
-        return tuple(map_tensors(item, function) for item in value)
-    return value if value is None else function(value)
+    """Apply `function` to every tensor of nested tuples, lists and dictionaries; everything else stays."""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {key: map_tensors(item, function) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(map_tensors(item, function) for item in value)
+    return value
 
 
 def crop_mask(
-    mask: torch.Tensor | None, queries: torch.Tensor | None, keys: Selection, query_length: int
+    mask: torch.Tensor | None, queries: torch.Tensor | None, keys: Selection, total: int, query_length: int
 ) -> torch.Tensor | None:
     """Crop an attention mask to the queries and keys that stay.
 
+    The mask that the model built is cropped and never built anew: windows, chunks and blocks that see each other are
+    defined on original positions.
+
     Args:
-        mask: (B or 1, H, Q, T) bool (true: may attend) or additive float; None means purely causal.
+        mask: (B or 1, H, Q, W) bool (true: may attend) or additive float, whose columns are the last W positions of the
+            sequence; None means that every token sees all that is before it.
         queries: (B, S) rows to take, or None to keep all Q rows.
-        keys: columns to take, as positions in the full key sequence, with their fillers.
-        query_length: Q, needed when `mask` is None.
+        keys: columns to take, as positions in the whole sequence, with their fillers.
+        total: length of the whole sequence; the queries are its last Q positions.
+        query_length: Q.
 
     Returns:
-        (B, H, S, C) of the same kind, or None when plain causal attention over the shortened sequence is the same.
+        (B, H, S, C) of the same kind, or None when every remaining token sees all that is before it.
     """
     if mask is None and keys.filler is None:
         return None
     if mask is None:
-        mask = _causal(query_length, keys)
-    rows = mask if queries is None else gather_tokens(mask, queries, dim=2)
-    cropped = gather_tokens(rows, keys.index, dim=3)
-    return cropped if keys.filler is None else _hide_fillers(cropped, queries, keys)
+        mask = _causal(total, query_length, keys.index.device)
+    rows = mask if queries is None else gather_tokens_of_rows(mask, queries)
+    columns = keys.index.to(mask.device) - (total - mask.shape[-1])
+    hidden = columns < 0 if mask.shape[-1] < total else None
+    if keys.filler is not None:
+        fillers = keys.filler.to(mask.device)
+        hidden = fillers if hidden is None else hidden | fillers
+    if hidden is not None:
+        columns = columns.clamp_min(0)
+    shape = (columns.shape[0], rows.shape[1], rows.shape[2], columns.shape[1])
+    cropped = rows.expand(shape[0], -1, -1, -1).gather(3, columns[:, None, None, :].expand(shape))
+    return cropped if hidden is None else _hide(cropped, hidden, own=queries is not None)
 
 
-def _causal(query_length: int, keys: Selection) -> torch.Tensor:
+def gather_tokens_of_rows(mask: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+    """Take the query rows `queries`, (B, S), of a mask (B or 1, H, Q, W)."""
+    batch, length = queries.shape
+    index = queries.to(mask.device)[:, None, :, None].expand(batch, mask.shape[1], length, mask.shape[3])
+    return mask.expand(batch, -1, -1, -1).gather(2, index)
+
+
+def _causal(total: int, query_length: int, device: torch.device) -> torch.Tensor:
     """Return the mask that None stands for: the last `query_length` positions see themselves and what is before."""
-    assert keys.filler is not None
-    total = int(keys.index.max()) + 1
-    column = torch.arange(total, device=keys.index.device)
-    row = torch.arange(total - query_length, total, device=keys.index.device)
+    column = torch.arange(total, device=device)
+    row = torch.arange(total - query_length, total, device=device)
     return (column[None, :] <= row[:, None])[None, None]
 
 
-def _hide_fillers(mask: torch.Tensor, queries: torch.Tensor | None, keys: Selection) -> torch.Tensor:
-    """Hide filler columns from everybody but themselves: a row without any visible key would be NaN."""
-    assert keys.filler is not None
-    hidden = keys.filler[:, None, None, :].expand(mask.shape)
-    if queries is not None:
-        length, width = queries.shape[1], keys.length
-        own = torch.eye(length, width, dtype=torch.bool, device=mask.device).roll(width - length, dims=1)
-        mask = _show(mask, hidden & own)
-        hidden = hidden & ~own
+def _hide(mask: torch.Tensor, hidden: torch.Tensor, own: bool) -> torch.Tensor:
+    """Hide columns, (B, C), from everybody but, if `own`, themselves: a row without a visible key would be NaN."""
+    columns = hidden[:, None, None, :].expand(mask.shape)
+    if own:
+        length, width = mask.shape[2:]
+        diagonal = torch.eye(length, width, dtype=torch.bool, device=mask.device).roll(width - length, dims=1)
+        mask = _show(mask, columns & diagonal)
+        columns = columns & ~diagonal
     if mask.dtype == torch.bool:
-        return mask & ~hidden
-    return mask.masked_fill(hidden, torch.finfo(mask.dtype).min)
+        return mask & ~columns
+    return mask.masked_fill(columns, torch.finfo(mask.dtype).min)
 
 
 def _show(mask: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:

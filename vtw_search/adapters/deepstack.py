@@ -1,0 +1,19 @@
+"""Deepstack (Meng et al. 2024): features of further tower layers are added to the visual tokens between the first
+decoder layers, at full length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from vtw_search.adapters.base import Adapter
+
+
+class DeepstackAdapter(Adapter):
+    """Visual tokens may leave once the last features have been added to them."""
+
+    def first_layer(self, model: nn.Module) -> int:
+        """Return the number of decoder layers after which features are added."""
+        config: Any = model.config
+        return max(1, len(config.vision_config.deepstack_visual_indexes))

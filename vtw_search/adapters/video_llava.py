@@ -1,0 +1,15 @@
+"""Video-LLaVA (Lin et al. 2023): one tower for images and one for eight-frame videos."""
+
+from __future__ import annotations
+
+from vtw_search.adapters.base import Adapter
+
+
+class VideoLlavaAdapter(Adapter):
+    """Images and videos have placeholders of their own."""
+
+    class_name = "VideoLlavaForConditionalGeneration"
+
+    def plain_prompt(self, processor: object, prompt: str, images: int) -> str:
+        """Return the prompt of the released checkpoint."""
+        return "USER: " + "<image>\n" * images + prompt + " ASSISTANT:"

@@ -1,0 +1,135 @@
+"""Runs of a model that the contracts compare: under a policy, masked, cached and not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from vtw_search.adapters import Adapter
+from vtw_search.conformance.probes import Inputs, Probe
+from vtw_search.facts import ModelFacts
+from vtw_search.operators import find_operator
+from vtw_search.policies import Policy
+from vtw_search.runtime import run_under_policy
+from vtw_search.runtime.masking import masked_from
+from vtw_search.tokens import Selection, TokenLayout, everything, select
+
+STEPS = 8
+
+
+class _Steered(LogitsProcessor):
+    """Keeps generation away from placeholders, and along given tokens if there are any."""
+
+    def __init__(self, banned: list[int], tokens: torch.Tensor | None) -> None:
+        self.banned, self.tokens, self.step = banned, tokens, 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        scores = scores.clone()
+        scores[:, self.banned] = float("-inf")
+        if self.tokens is not None:
+            forced = self.tokens[:, self.step, None]
+            scores = torch.full_like(scores, float("-inf")).scatter(1, forced, 0.0)
+            self.step += 1
+        return scores
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Greedy tokens, (B, N), and the model's own logits at each step, (B, N, V)."""
+
+    tokens: torch.Tensor
+    logits: torch.Tensor
+
+
+class Bench:
+    """One model with its probes.
+
+    Attributes:
+        model, adapter, facts: what is checked.
+        probes: on what; at least one with an image.
+        layers: the K that are checked.
+    """
+
+    def __init__(self, model: Any, adapter: Adapter, probes: list[Probe], layers: list[int] | None = None) -> None:
+        self.model, self.adapter, self.probes = model, adapter, probes
+        self.facts: ModelFacts = adapter.facts(model)
+        self.stack: nn.ModuleList = adapter.decoder_layers(model)
+        possible = list(range(self.facts.first_layer, self.facts.num_layers))
+        self.layers = possible if layers is None else [layer for layer in layers if layer in possible]
+
+    @property
+    def visual_probes(self) -> list[Probe]:
+        """The probes that have images."""
+        return [probe for probe in self.probes if self.adapter.visual_mask(self.model, probe.inputs) is not None]
+
+    @property
+    def text_probes(self) -> list[Probe]:
+        """The probes that have none."""
+        return [probe for probe in self.probes if self.adapter.visual_mask(self.model, probe.inputs) is None]
+
+    def hidden(self, probe: Probe) -> torch.Tensor:
+        """Return (B, T) bool, true at the visual tokens."""
+        visual = self.adapter.visual_mask(self.model, probe.inputs)
+        assert visual is not None
+        return visual
+
+    def kept(self, probe: Probe) -> Selection:
+        """Return what withdrawal keeps of the probe."""
+        visual = self.hidden(probe)
+        selection = select(find_operator("withdraw").keep(TokenLayout(visual, ~probe.real)))
+        return selection if selection is not None else everything(*visual.shape[:1], 0, visual.shape[1], visual.device)
+
+    @contextmanager
+    def under(self, policy: Policy) -> Iterator[None]:
+        """Run under a policy."""
+        with run_under_policy(self.model, self.adapter, policy):
+            yield
+
+    @contextmanager
+    def masked(self, probe: Probe, layer: int) -> Iterator[None]:
+        """Run at full length with the probe's visual tokens masked from `layer` on."""
+        with masked_from(self.stack, layer, self.hidden(probe), self.adapter.layer_arguments.mask):
+            yield
+
+    @torch.no_grad()
+    def logits(self, inputs: Inputs) -> torch.Tensor:
+        """Return the logits of every position of a forward call without cache."""
+        logits: torch.Tensor = self.model(**inputs, use_cache=False).logits
+        return logits
+
+    @torch.no_grad()
+    def cache(self, inputs: Inputs) -> Any:
+        """Return the cache that a prefill leaves."""
+        return self.model(**inputs, use_cache=True).past_key_values
+
+    @torch.no_grad()
+    def generate(self, inputs: Inputs, tokens: torch.Tensor | None = None, cached: bool = True) -> Generated:
+        """Generate `STEPS` tokens greedily, or along `tokens`, (B, STEPS)."""
+        banned = [self.adapter.placeholder(self.model, modality) for modality in self._modalities()]
+        output = self.model.generate(
+            **inputs, max_new_tokens=STEPS, min_new_tokens=STEPS, do_sample=False, num_beams=1, use_cache=cached,
+            logits_processor=LogitsProcessorList([_Steered(banned, tokens)]),
+            output_logits=True, return_dict_in_generate=True,
+        )  # fmt: skip
+        return Generated(output.sequences[:, -STEPS:], torch.stack(output.logits, dim=1))
+
+    def _modalities(self) -> list[Any]:
+        config = self.model.config
+        return [
+            modality
+            for modality in self.adapter.modalities
+            if any(getattr(config, name, None) is not None for name in modality.token_settings)
+        ]
+
+
+def deviation(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the largest difference relative to the spread of the expected logits; infinite when one is not finite."""
+    spread = expected.float().std()
+    result = float(((found.float() - expected.float()).abs().max() / spread).item())
+    return result if result == result else float("inf")

@@ -1,0 +1,207 @@
+"""The six contracts of the runtime, each as a function from a bench to the largest deviation that it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from vtw_search.adapters import LayerArguments
+from vtw_search.conformance.bench import Bench, deviation
+from vtw_search.conformance.probes import Probe
+from vtw_search.errors import PolicyError, PolicyFileError, RuntimeUseError
+from vtw_search.policies import Policy, PolicySet
+from vtw_search.runtime import apply_policy, run_under_policy
+from vtw_search.runtime.masking import recorded
+from vtw_search.runtime.slicing import gather_tokens, map_tensors
+
+Contract = Callable[[Bench], float]
+
+
+class ContractError(Exception):
+    """A contract does not hold, for a reason that is no number."""
+
+
+def keep_all_changes_nothing(bench: Bench) -> float:
+    """Keep-all, and input without visual tokens under any policy, are bit-identical to no policy."""
+    policies = [Policy.keep_all(), Policy.withdraw(bench.facts.num_layers)]
+    cases = [(probe, policy) for probe in bench.probes for policy in policies]
+    cases += [(probe, Policy.withdraw(layer)) for probe in bench.text_probes for layer in bench.layers[:1]]
+    worst = 0.0
+    for probe, policy in cases:
+        logits, answer = bench.logits(probe.inputs), bench.generate(probe.inputs)
+        with bench.under(policy):
+            found, again = bench.logits(probe.inputs), bench.generate(probe.inputs)
+        if found.shape != logits.shape or not torch.equal(again.tokens, answer.tokens):
+            raise ContractError(f"{policy.label()} changes {probe.name}")
+        worst = max(worst, deviation(found, logits), deviation(again.logits, answer.logits))
+    if worst > 0:
+        raise ContractError(f"logits differ by {worst:.1e}; they must be bit-identical")
+    return worst
+
+
+def removing_equals_masking(bench: Bench) -> float:
+    """Text logits equal those of a full-length run in which the visual columns are masked from layer K on."""
+    worst = 0.0
+    for probe in bench.visual_probes:
+        kept = bench.kept(probe)
+        wanted = torch.ones_like(kept.index, dtype=torch.bool) if kept.filler is None else ~kept.filler
+        for layer in bench.layers:
+            with bench.masked(probe, layer):
+                full = bench.logits(probe.inputs)
+            with bench.under(Policy.withdraw(layer)):
+                short = bench.logits(probe.inputs)
+            if short.shape[:2] != kept.index.shape:
+                raise ContractError(f"{tuple(short.shape[:2])} positions at K = {layer}, not {tuple(kept.index.shape)}")
+            expected = gather_tokens(full, kept.index, -2)[wanted]
+            worst = max(worst, deviation(short[wanted], expected))
+    return worst
+
+
+def cached_decode_equals_uncached(bench: Bench) -> float:
+    """Generation on the shortened cache equals masked generation without one, and the cache is as short as it can be."""
+    worst = 0.0
+    for probe in bench.visual_probes:
+        for layer in bench.layers:
+            with bench.under(Policy.withdraw(layer)):
+                found, cache = bench.generate(probe.inputs), bench.cache(probe.inputs)
+            _check_cache(bench, probe, layer, cache)
+            with bench.masked(probe, layer):
+                expected = bench.generate(probe.inputs, found.tokens, cached=False)
+            worst = max(worst, deviation(found.logits, expected.logits))
+    return worst
+
+
+def positions_are_kept(bench: Bench) -> float:
+    """Layers from K on receive the original positions of the tokens that stay; decoding goes on from the full length."""
+    arguments = bench.adapter.layer_arguments
+    last, names = bench.stack[-1], list(arguments.tokens)
+    worst = 0.0
+    for probe in bench.visual_probes:
+        index = bench.kept(probe).index
+        for layer in bench.layers:
+            with recorded(last, names) as plain:
+                answer = bench.generate(probe.inputs)
+            with bench.under(Policy.withdraw(layer)), recorded(last, names) as short:
+                bench.generate(probe.inputs, answer.tokens)
+            if len(plain.calls) != len(short.calls):
+                raise ContractError(f"{len(short.calls)} calls of the last layer instead of {len(plain.calls)}")
+            expected = [_gathered(plain.calls[0], arguments, index), *plain.calls[1:]]
+            worst = max(worst, _difference(expected, short.calls))
+    if worst > 0:
+        raise ContractError(f"positions differ by {worst:.1e}; they must be the original ones")
+    return worst
+
+
+def rows_are_independent(bench: Bench) -> float:
+    """A row of a ragged batch gets the logits that it gets alone."""
+    worst = 0.0
+    for probe in bench.probes:
+        for layer in bench.layers if probe.alone else []:
+            with bench.under(Policy.withdraw(layer)):
+                together = bench.logits(probe.inputs)
+                for row, inputs in probe.alone:
+                    alone = bench.logits(inputs)
+                    count = min(alone.shape[1], _text_at_the_end(bench, probe, row))
+                    worst = max(worst, deviation(together[row, -count:], alone[0, -count:]))
+    return worst
+
+
+def misuse_is_refused(bench: Bench) -> float:
+    """Policies that do not fit are refused by name, and nothing stays on the model, whatever happens inside."""
+    model, facts, layers = bench.model, bench.facts, bench.facts.num_layers
+    before = _hook_count(model)
+    _refused(bench, Policy.withdraw(layers + 1), PolicyError)
+    if facts.first_layer > 1:
+        _refused(bench, Policy.withdraw(facts.first_layer - 1), PolicyError)
+    other = PolicySet(model=facts.fingerprint.model_copy(update={"num_layers": layers + 1}))
+    try:
+        with apply_policy(model, other):
+            raise ContractError("a policy file for another model was applied")
+    except PolicyFileError:
+        pass
+    with bench.under(Policy.keep_all()):
+        _refused(bench, Policy.keep_all(), RuntimeUseError)
+    interrupted = bench.visual_probes[0].inputs
+    try:
+        with bench.under(Policy.withdraw(bench.layers[0])):
+            bench.logits(interrupted)
+            model.generate(**interrupted, max_new_tokens=2, stopping_criteria=[_interrupt])
+    except _Interrupted:
+        pass
+    if _hook_count(model) != before:
+        raise ContractError(f"{_hook_count(model) - before} hooks stay on the model after an exception")
+    return 0.0
+
+
+CONTRACTS: dict[str, Contract] = {
+    "1 keep-all changes nothing": keep_all_changes_nothing,
+    "2 removing equals masking": removing_equals_masking,
+    "3 cached decode equals uncached": cached_decode_equals_uncached,
+    "4 positions are kept": positions_are_kept,
+    "5 rows are independent": rows_are_independent,
+    "6 misuse is refused": misuse_is_refused,
+}
+
+
+class _Interrupted(Exception):
+    """Raised inside generate, to see what it leaves behind."""
+
+
+def _interrupt(*_: Any, **__: Any) -> Any:
+    raise _Interrupted
+
+
+def _refused(bench: Bench, policy: Policy, error: type[Exception]) -> None:
+    try:
+        with run_under_policy(bench.model, bench.adapter, policy):
+            raise ContractError(f"{policy.label()} was applied; it must be refused with {error.__name__}")
+    except error:
+        pass
+
+
+def _check_cache(bench: Bench, probe: Probe, layer: int, cache: Any) -> None:
+    """Hold lengths and bytes against the closed form: full below K, what was kept from K on, at most a window."""
+    full, short = probe.inputs["input_ids"].shape[1], bench.kept(probe).length
+    for number, stored in enumerate(cache.layers):
+        if not stored.is_initialized:
+            continue  # a layer that reads another layer's keys stores none
+        expected = full if number < layer else short
+        window = getattr(stored, "sliding_window", None)
+        expected = expected if window is None else min(expected, window - 1)
+        if stored.keys.shape[-2] != expected:
+            raise ContractError(f"layer {number} holds {stored.keys.shape[-2]} entries at K = {layer}, not {expected}")
+        if window is None:
+            for tensor in (stored.keys, stored.values):
+                if tensor.untyped_storage().nbytes() != tensor.nbytes:
+                    raise ContractError(f"layer {number} keeps released entries in memory at K = {layer}")
+
+
+def _gathered(call: dict[str, Any], arguments: LayerArguments, index: torch.Tensor) -> dict[str, Any]:
+    return {
+        name: map_tensors(value, lambda tensor, dim=arguments.tokens[name]: gather_tokens(tensor, index, dim))
+        for name, value in call.items()
+    }
+
+
+def _difference(expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> float:
+    worst = 0.0
+    for one, other in zip(tree_leaves(expected), tree_leaves(found), strict=True):
+        if isinstance(one, torch.Tensor):
+            if torch.broadcast_shapes(one.shape, other.shape) not in (one.shape, other.shape):
+                raise ContractError(f"positions of shape {tuple(other.shape)} instead of {tuple(one.shape)}")
+            worst = max(worst, float(torch.view_as_real(one - other).abs().max() if one.is_complex() else (one - other).abs().max()))
+    return worst
+
+
+def _text_at_the_end(bench: Bench, probe: Probe, row: int) -> int:
+    visual = bench.adapter.visual_mask(bench.model, probe.inputs)
+    blocked = ~probe.real[row] if visual is None else visual[row] | ~probe.real[row]
+    return int((~blocked.flip(0)).int().cumprod(0).sum())
+
+
+def _hook_count(model: nn.Module) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())

@@ -1,0 +1,147 @@
+"""What the runtime knows of key-value caches: what is left of the sequence in them, and how long they say they are."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from vtw_search.adapters import keeps_keys_and_values
+from vtw_search.errors import RuntimeUseError
+from vtw_search.tokens import Selection
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a cache holds of a sequence at the layers from K on.
+
+    Attributes:
+        layer: K.
+        keys: the positions that were kept, in order.
+        total: length of the whole sequence, removed tokens included.
+        tail: how many of the last positions were all kept, in every row; as many can be cropped off again.
+    """
+
+    layer: int
+    keys: Selection
+    total: int
+    tail: int
+
+    def cropped(self, total: int) -> Held:
+        """Return what is left after the sequence was cropped to `total` positions, as assisted decoding does."""
+        gone = self.total - total
+        return Held(self.layer, self.keys.columns(slice(0, self.keys.length - gone)), total, self.tail - gone)
+
+
+class HeldByCaches:
+    """Remembers, as long as a cache lives, what it holds."""
+
+    def __init__(self) -> None:
+        self._held: weakref.WeakKeyDictionary[Cache, Held] = weakref.WeakKeyDictionary()
+        self._lock = Lock()
+
+    def remember(self, cache: Cache, held: Held) -> None:
+        """Note what `cache` holds once this forward is through."""
+        with self._lock:
+            self._held[cache] = held
+
+    def recall(self, cache: Cache, layer: int, rows: int) -> Held | None:
+        """Return what `cache` holds; None when no token was ever removed from it.
+
+        Args:
+            cache: as the caller passed it, before the forward.
+            layer: K of the policy that is active.
+            rows: batch size of the call.
+
+        Raises:
+            RuntimeUseError: the cache cannot be used under a policy, was filled under another one, or was changed by
+                something else than the model's own forward.
+        """
+        check_cache(cache)
+        total = cache.get_seq_length(0)
+        with self._lock:
+            held = self._held.get(cache)
+        if held is None:
+            if total and entries(cache, layer) != entries(cache, 0):
+                raise _changed(f"{entries(cache, layer)} entries at layer {layer}, {entries(cache, 0)} at layer 0")
+            return None
+        if held.layer != layer:
+            remedy = "finish a conversation under the policy that it was begun with"
+            raise RuntimeUseError(f"this cache was filled with K = {held.layer}", value=layer, remedy=remedy)
+        if total < held.total:
+            if held.total - total > held.tail:
+                raise _changed(f"{held.total - total} positions were cropped, {held.tail} can be")
+            held = held.cropped(total)
+        found = (total, _rows(cache))
+        if found != (held.total, rows) or held.keys.index.shape[0] != rows:
+            raise _changed(f"(positions, rows) {found} instead of {(held.total, rows)}")
+        return held
+
+
+def check_cache(cache: Cache) -> None:
+    """Raise RuntimeUseError unless `cache` grows with every token and holds nothing but keys and values."""
+    kinds = {type(layer) for layer in cache.layers}
+    if type(cache) is not DynamicCache or not all(map(keeps_keys_and_values, kinds)):
+        value = type(cache).__name__ if type(cache) is not DynamicCache else sorted(kind.__name__ for kind in kinds)
+        raise RuntimeUseError("under a policy the cache must be dynamic", value=value, remedy="use the default DynamicCache")
+
+
+def entries(cache: Cache, layer: int) -> int:
+    """Return how many keys per row and head a layer has stored."""
+    keys = cache.layers[layer].keys if layer < len(cache.layers) else None
+    return 0 if keys is None or keys.numel() == 0 else int(keys.shape[-2])
+
+
+def visible_past(cache: Cache, layer: int) -> int:
+    """Return how many stored keys a layer is going to see beside the new ones."""
+    stored = entries(cache, layer)
+    window = getattr(cache.layers[layer], "sliding_window", None) if layer < len(cache.layers) else None
+    return stored if window is None else min(stored, window - 1)
+
+
+@contextmanager
+def whole_lengths(cache: Cache, layer: int, total: int) -> Iterator[None]:
+    """Let the layers from `layer` on say how long they would be, had no token left.
+
+    Models size their masks by the first layer of each kind. With K between those layers, one mask would come out full
+    and the other one short.
+    """
+    shadowed: list[DynamicLayer] = []
+    seen: set[bool] = set()
+    for number, stored in enumerate(cache.layers):
+        sliding = bool(getattr(stored, "is_sliding", False))
+        if sliding not in seen and number >= layer:
+            _shadow(stored, total)
+            shadowed.append(stored)
+        seen.add(sliding)
+    try:
+        yield
+    finally:
+        for stored in shadowed:
+            del stored.__dict__["get_seq_length"], stored.__dict__["get_mask_sizes"]
+
+
+def _shadow(stored: DynamicLayer, total: int) -> None:
+    stand_in = copy.copy(stored)
+    stand_in.__dict__["get_seq_length"] = lambda: total
+    if hasattr(stand_in, "cumulative_length"):
+        stand_in.cumulative_length = total
+    stored.__dict__["get_seq_length"] = lambda: total
+    stored.__dict__["get_mask_sizes"] = stand_in.get_mask_sizes
+
+
+def _rows(cache: Cache) -> int:
+    keys = cache.layers[0].keys
+    return 0 if keys is None else int(keys.shape[0])
+
+
+def _changed(value: str) -> RuntimeUseError:
+    return RuntimeUseError(
+        "under a policy a cache may only be changed by the model's own forward", value=value, remedy="start with a new cache"
+    )
