@@ -64,7 +64,8 @@ class ModelFacts:
     Attributes:
         fingerprint: its identity.
         num_layers: L.
-        first_layer, last_layer: supported range of K for a decoder stage; K = L keeps every token.
+        first_layer, last_layer: supported range of K for a decoder stage. K = L, which keeps every token, is supported
+            in any case.
         attention: name of the attention implementation that is active.
     """
 
@@ -73,6 +74,10 @@ class ModelFacts:
     first_layer: int
     last_layer: int
     attention: str
+
+    def supports(self, layer: int) -> bool:
+        """Tell whether visual tokens may leave at the input of decoder layer `layer`."""
+        return self.first_layer <= layer <= self.last_layer or layer == self.num_layers
 
 
 def config_digest(config: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ where there are experts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -66,6 +66,10 @@ class TinyFamily:
         model.generation_config.eos_token_id = None
         return model.to(dtype)
 
+    def in_double(self) -> TinyFamily:
+        """Return the family with pixels and features in double precision."""
+        return replace(self, features=lambda *given: {name: _double(value) for name, value in self.features(*given).items()})
+
     def inputs(self, rows: Sequence[Sequence[str]], words: int = 6, seed: int = 0) -> Inputs:
         """Return a left-padded batch.
 
@@ -94,6 +98,10 @@ class TinyFamily:
         return row + text(words)
 
 
+def _double(value: torch.Tensor) -> torch.Tensor:
+    return value.double() if value.is_floating_point() else value
+
+
 @torch.no_grad()
 def randomise(model: nn.Module, seed: int = 0) -> None:
     """Draw weights at fan-in scale: the default initialisation of a tiny model gives almost constant logits."""
@@ -113,12 +121,12 @@ def reductions(config: PreTrainedConfig) -> dict[str, tuple[Any, Any]]:
 
 def _differences(default: Mapping[str, Any], tiny: Mapping[str, Any], prefix: str) -> list[tuple[str, tuple[Any, Any]]]:
     found: list[tuple[str, tuple[Any, Any]]] = []
-    for key in sorted(default.keys() | tiny.keys()):
+    for key in sorted(default.keys() | tiny.keys(), key=str):
         before, after = default.get(key), tiny.get(key)
         if key in ("transformers_version", "_name_or_path", "architectures", "dtype") or before == after:
             continue
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             found += _differences(before, after, f"{prefix}{key}.")
         else:
-            found.append((prefix + key, (before, after)))
+            found.append((f"{prefix}{key}", (before, after)))
     return found

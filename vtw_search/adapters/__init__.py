@@ -10,8 +10,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from vtw_search.adapters.base import Adapter, LayerArguments, MacsModel, ModuleCall
 from vtw_search.adapters.gemma3 import Gemma3Adapter
 from vtw_search.adapters.generic import GenericAdapter
+from vtw_search.adapters.granite4_vision import Granite4VisionAdapter
 from vtw_search.adapters.idefics import Idefics3Adapter, SmolVLMAdapter
 from vtw_search.adapters.internvl import InternVLAdapter
+from vtw_search.adapters.kosmos2_5 import Kosmos2_5Adapter
 from vtw_search.adapters.llava import LlavaAdapter
 from vtw_search.adapters.llava_next import LlavaNextAdapter, LlavaNextVideoAdapter
 from vtw_search.adapters.llava_onevision import LlavaOnevisionAdapter
@@ -27,8 +29,10 @@ from vtw_search.errors import ModelError
 # `model_type` of the config -> adapter.
 ADAPTERS: dict[str, type[Adapter]] = {
     "gemma3": Gemma3Adapter,
+    "granite4_vision": Granite4VisionAdapter,
     "idefics3": Idefics3Adapter,
     "internvl": InternVLAdapter,
+    "kosmos-2.5": Kosmos2_5Adapter,
     "llava": LlavaAdapter,
     "llava_next": LlavaNextAdapter,
     "llava_next_video": LlavaNextVideoAdapter,

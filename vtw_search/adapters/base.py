@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import nn
 
+from vtw_search.adapters.structure import last_layer_before_shared_keys
 from vtw_search.errors import ModelError, RuntimeUseError
 from vtw_search.facts import ModelFacts, ModelFingerprint, config_digest
 
@@ -56,7 +58,9 @@ class LayerArguments:
     """
 
     tokens: Mapping[str, int] = field(
-        default_factory=lambda: MappingProxyType({"position_ids": -1, "position_embeddings": -2})
+        default_factory=lambda: MappingProxyType(
+            {"position_ids": -1, "position_embeddings": -2, "per_layer_input": -2, "moe_mm_token_type_ids": -1}
+        )
     )
     mask: str = "attention_mask"
     cache: str = "past_key_values"
@@ -110,7 +114,8 @@ class Adapter:
             config_digest=config_digest(config.to_dict()),
         )
         attention = config.get_text_config(decoder=True)._attn_implementation
-        return ModelFacts(fingerprint, layers, self.first_layer(model), last_layer=layers, attention=attention)
+        last = last_layer_before_shared_keys(config) or layers
+        return ModelFacts(fingerprint, layers, self.first_layer(model), last_layer=last, attention=attention)
 
     def first_layer(self, model: nn.Module) -> int:
         """Return the smallest K at which visual tokens may leave."""
@@ -121,12 +126,12 @@ class Adapter:
         config: Any = model.config
         count = config.get_text_config(decoder=True).num_hidden_layers
         decoder: Any = model.get_decoder()  # type: ignore[operator]
-        lists = [child for child in decoder.children() if isinstance(child, nn.ModuleList) and len(child) == count]
+        lists = [
+            module for module in decoder.modules() if isinstance(module, nn.ModuleList) and _is_stack(module, count)
+        ]
         if len(lists) != 1:
-            remedy = f"{type(decoder).__name__} has {len(lists)} lists of {count} modules"
-            raise ModelError(
-                "the decoder must be one stack of layers", value=config.model_type, remedy=remedy + "; use another model"
-            )
+            remedy = f"{type(decoder).__name__} has {len(lists)} lists of {count} modules; use another model"
+            raise ModelError("the decoder must be one stack of layers", value=config.model_type, remedy=remedy)
         return lists[0]
 
     def visual_mask(self, model: nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor | None:
@@ -201,6 +206,10 @@ class Adapter:
     def macs_model(self, model: nn.Module) -> MacsModel | None:
         """Return the parts of `model`'s prefill as calls on the meta device; None where they have to be traced."""
         return None
+
+
+def _is_stack(modules: nn.ModuleList, count: int) -> bool:
+    return len(modules) == count and all("hidden_states" in signature(type(each).forward).parameters for each in modules)
 
 
 def _brings(inputs: Mapping[str, Any], modality: Modality) -> bool:

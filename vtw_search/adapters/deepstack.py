@@ -16,4 +16,5 @@ class DeepstackAdapter(Adapter):
     def first_layer(self, model: nn.Module) -> int:
         """Return the number of decoder layers after which features are added."""
         config: Any = model.config
-        return max(1, len(config.vision_config.deepstack_visual_indexes))
+        places = [getattr(part, "deepstack_visual_indexes", None) for part in (config, getattr(config, "vision_config", None))]
+        return max(1, *(len(indexes or ()) for indexes in places))

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from vtw_search.adapters.base import Adapter
+from vtw_search.adapters.deepstack import DeepstackAdapter
 
 
-class GenericAdapter(Adapter):
+class GenericAdapter(DeepstackAdapter):
     """Answers by transformers' own conventions; needs a certificate."""
 
     needs_certificate: ClassVar[bool] = True

@@ -6,10 +6,22 @@ from typing import Any
 
 from torch import nn
 from transformers import DynamicCache
-from transformers.cache_utils import BaseQuantizedLayer, DynamicLayer
+from transformers.cache_utils import (
+    DummyLayer,
+    DynamicIndexedLayer,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+)
 
-# Settings of a text config that say that image features come in by cross-attention.
-_CROSS_ATTENTION = ("cross_attention_layers", "cross_layer_interval", "cross_attention_hidden_size")
+# Settings of a model's or its text model's config, and what each says about how the image is read.
+_OTHER_WAYS = {
+    "cross_attention_layers": "its decoder reads the image by cross-attention",
+    "cross_layer_interval": "its decoder reads the image by cross-attention",
+    "encoder_hidden_size": "its decoder reads the image by cross-attention",
+    "aligner_num_add_layers": "its decoder reads its second input by cross-attention",
+    "dit_config": "its outputs come from a second stack that reads the keys and values of the first",
+    "canvas_length": "it denoises a canvas in both directions instead of decoding",
+}
 
 
 def structural_problem(config: Any) -> str | None:
@@ -22,19 +34,34 @@ def structural_problem(config: Any) -> str | None:
     text = config.get_text_config(decoder=True)
     if text.is_encoder_decoder:
         return "its text model is an encoder-decoder (is_encoder_decoder)"
-    for name in _CROSS_ATTENTION:
+    for name, reason in _OTHER_WAYS.items():
         if getattr(text, name, None) or getattr(config, name, None):
-            return f"its decoder reads the image by cross-attention ({name})"
+            return f"{reason} ({name})"
     kinds = {type(layer) for layer in DynamicCache(config=config).layers}
     others = sorted(kind.__name__ for kind in kinds if not keeps_keys_and_values(kind))
     if others:
-        return f"some decoder layers are not self-attention with a key-value cache ({', '.join(others)})"
+        return f"some decoder layers are not plain self-attention with a key-value cache ({', '.join(others)})"
     return None
 
 
 def keeps_keys_and_values(kind: type) -> bool:
-    """Tell whether a cache layer class holds one key and one value per token and nothing else that a layer reads."""
-    return issubclass(kind, DynamicLayer) and not issubclass(kind, BaseQuantizedLayer) and "Linear" not in kind.__name__
+    """Tell whether a cache layer class holds keys and values per token, or nothing since it reads another layer's."""
+    return kind in (DynamicLayer, DynamicSlidingWindowLayer, DynamicIndexedLayer, DummyLayer)
+
+
+def last_layer_before_shared_keys(config: Any) -> int | None:
+    """Return the largest K at which layers that read the keys of an earlier layer find them as short as their queries.
+
+    None when no layer reads another one's keys.
+    """
+    layers = DynamicCache(config=config).layers
+    shared = [number for number, layer in enumerate(layers) if isinstance(layer, DummyLayer)]
+    if not shared:
+        return None
+    text = config.get_text_config(decoder=True)
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * len(layers)
+    own = [number for number in range(len(layers)) if number not in shared]
+    return min(max(number for number in own if kinds[number] == kinds[reader]) for reader in shared)
 
 
 def patched_by(model: nn.Module, layers: nn.ModuleList) -> str | None:

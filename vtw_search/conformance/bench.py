@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from vtw_search.adapters import Adapter
 from vtw_search.conformance.probes import Inputs, Probe
@@ -31,7 +31,7 @@ class _Steered(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         scores = scores.clone()
-        scores[:, self.banned] = float("-inf")
+        scores[:, [token for token in self.banned if token < scores.shape[1]]] = float("-inf")
         if self.tokens is not None:
             forced = self.tokens[:, self.step, None]
             scores = torch.full_like(scores, float("-inf")).scatter(1, forced, 0.0)
@@ -53,14 +53,17 @@ class Bench:
     Attributes:
         model, adapter, facts: what is checked.
         probes: on what; at least one with an image.
+        tolerance: what deviations may be, relative to the spread of the logits.
         layers: the K that are checked.
     """
 
-    def __init__(self, model: Any, adapter: Adapter, probes: list[Probe], layers: list[int] | None = None) -> None:
-        self.model, self.adapter, self.probes = model, adapter, probes
+    def __init__(
+        self, model: Any, adapter: Adapter, probes: list[Probe], tolerance: float, layers: list[int] | None = None
+    ) -> None:
+        self.model, self.adapter, self.probes, self.tolerance = model, adapter, probes, tolerance
         self.facts: ModelFacts = adapter.facts(model)
         self.stack: nn.ModuleList = adapter.decoder_layers(model)
-        possible = list(range(self.facts.first_layer, self.facts.num_layers))
+        possible = [layer for layer in range(self.facts.num_layers) if self.facts.supports(layer)]
         self.layers = possible if layers is None else [layer for layer in layers if layer in possible]
 
     @property
@@ -106,7 +109,9 @@ class Bench:
     @torch.no_grad()
     def cache(self, inputs: Inputs) -> Any:
         """Return the cache that a prefill leaves."""
-        return self.model(**inputs, use_cache=True).past_key_values
+        cache = DynamicCache(config=self.model.config)
+        self.model(**inputs, past_key_values=cache, use_cache=True)
+        return cache
 
     @torch.no_grad()
     def generate(self, inputs: Inputs, tokens: torch.Tensor | None = None, cached: bool = True) -> Generated:
@@ -129,7 +134,14 @@ class Bench:
 
 
 def deviation(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return the largest difference relative to the spread of the expected logits; infinite when one is not finite."""
-    spread = expected.float().std()
-    result = float(((found.float() - expected.float()).abs().max() / spread).item())
+    """Return the largest difference relative to the spread of the expected logits; infinite when one is not finite.
+
+    Logits that the model itself forbids, by a value near the lowest that there is, are held equal and left out.
+    """
+    lowest = torch.finfo(expected.dtype).min / 2
+    allowed = expected > lowest
+    if not torch.equal(found > lowest, allowed):
+        return float("inf")
+    found, expected = found[allowed].float(), expected[allowed].float()
+    result = float(((found - expected).abs().max() / expected.std()).item())
     return result if result == result else float("inf")

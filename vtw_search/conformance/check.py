@@ -75,9 +75,9 @@ def check_model(
         ModelError: the model's structure is not supported at all.
     """
     model = unwrapped(model)
-    bench = Bench(model, find_adapter(model), list(probes), layers)
     limit = TOLERANCES.get(model.dtype, 1e-5) if tolerance is None else tolerance
-    return Report(tuple(_find(name, contract, bench, limit) for name, contract in contracts.items()))
+    bench = Bench(model, find_adapter(model), list(probes), limit, layers)
+    return Report(tuple(_find(name, contract, bench) for name, contract in contracts.items()))
 
 
 def certify(
@@ -104,7 +104,8 @@ def certify(
     return certificate
 
 
-def _find(name: str, contract: Callable[[Bench], float], bench: Bench, tolerance: float) -> Finding:
+def _find(name: str, contract: Callable[[Bench], float], bench: Bench) -> Finding:
+    tolerance = bench.tolerance
     try:
         worst = contract(bench)
     except Exception as error:  # whatever a model raises on a legal input is a finding, and is reported as one

@@ -128,7 +128,7 @@ def check_policy(policy: Policy, facts: ModelFacts) -> None:
     """Raise PolicyError unless every operator exists, every layer is supported and the order of stages is possible."""
     reached = 0
     for position, stage in enumerate(policy.stages):
-        if not facts.first_layer <= stage.layer <= facts.last_layer:
+        if not facts.supports(stage.layer):
             raise PolicyError(
                 f"a layer of this {facts.fingerprint.type} model must lie in {facts.first_layer}..{facts.last_layer}",
                 value=stage.layer,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DummyLayer, DynamicLayer
 
 from vtw_search.adapters import keeps_keys_and_values
 from vtw_search.errors import RuntimeUseError
@@ -68,8 +68,8 @@ class HeldByCaches:
         with self._lock:
             held = self._held.get(cache)
         if held is None:
-            if total and entries(cache, layer) != entries(cache, 0):
-                raise _changed(f"{entries(cache, layer)} entries at layer {layer}, {entries(cache, 0)} at layer 0")
+            if total and cache.get_seq_length(layer) != total:
+                raise _changed(f"{cache.get_seq_length(layer)} positions at layer {layer}, {total} at layer 0")
             return None
         if held.layer != layer:
             remedy = "finish a conversation under the policy that it was begun with"
@@ -92,17 +92,16 @@ def check_cache(cache: Cache) -> None:
         raise RuntimeUseError("under a policy the cache must be dynamic", value=value, remedy="use the default DynamicCache")
 
 
-def entries(cache: Cache, layer: int) -> int:
-    """Return how many keys per row and head a layer has stored."""
-    keys = cache.layers[layer].keys if layer < len(cache.layers) else None
-    return 0 if keys is None or keys.numel() == 0 else int(keys.shape[-2])
-
-
-def visible_past(cache: Cache, layer: int) -> int:
-    """Return how many stored keys a layer is going to see beside the new ones."""
-    stored = entries(cache, layer)
-    window = getattr(cache.layers[layer], "sliding_window", None) if layer < len(cache.layers) else None
-    return stored if window is None else min(stored, window - 1)
+def visible_past(cache: Cache, layer: int) -> int | None:
+    """Return how many stored keys a layer sees beside the new ones; None when it reads another layer's keys."""
+    if layer >= len(cache.layers):
+        return 0
+    stored = cache.layers[layer]
+    if isinstance(stored, DummyLayer):
+        return None
+    entries = 0 if stored.keys is None or stored.keys.numel() == 0 else int(stored.keys.shape[-2])
+    window = getattr(stored, "sliding_window", None)
+    return entries if window is None else min(entries, window - 1)
 
 
 @contextmanager

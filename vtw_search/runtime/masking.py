@@ -1,18 +1,19 @@
-"""The oracle of removal, and a look at what decoder layers receive. Nothing here is shared with `removal`.
+"""The oracle of removal; nothing here is shared with `removal`.
 
 Masking computes what a policy must compute, at full length: from layer K on, no token may attend to a removed one.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from vtw_search.runtime.capture import by_name
 
 
 @contextmanager
@@ -30,9 +31,7 @@ def masked_from(layers: nn.ModuleList, layer: int, hidden: torch.Tensor, mask_na
     """
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        named = dict(inspect.signature(type(module).forward).bind_partial(module, *args, **kwargs).arguments)
-        named.pop("self")
-        named.update(named.pop("kwargs", {}))
+        named = by_name(module, (args, kwargs))
         states = next(iter(named.values()))
         named[mask_name] = _hide(named.get(mask_name), hidden, states)
         return (), named
@@ -47,32 +46,11 @@ def _hide(mask: torch.Tensor | None, hidden: torch.Tensor, states: torch.Tensor)
     length, device = states.shape[-2], states.device
     if mask is None:
         mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
-    columns = functional.pad(hidden.to(device), (0, length - hidden.shape[1]), value=False)[:, None, None, :]
-    columns = columns & ~torch.eye(length, dtype=torch.bool, device=device)
+    # Where a model has dropped all queries but the last, the mask has fewer rows than columns.
+    rows, width = mask.shape[-2:]
+    columns = functional.pad(hidden.to(device), (0, width - hidden.shape[1]), value=False)[:, None, None, :]
+    columns = columns & ~torch.eye(width, dtype=torch.bool, device=device)[width - rows :]
     mask = mask.expand(len(hidden), -1, -1, -1)
     if mask.dtype == torch.bool:
         return mask & ~columns
     return mask.masked_fill(columns, torch.finfo(mask.dtype).min)
-
-
-class Recorder:
-    """What one decoder layer received, call by call: argument name -> tensor, or nested tensors."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names, self.calls = tuple(names), list[dict[str, Any]]()
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        bound = inspect.signature(type(module).forward).bind_partial(module, *args, **kwargs).arguments
-        named = {**bound, **bound.get("kwargs", {})}
-        self.calls.append({name: named[name] for name in self.names if named.get(name) is not None})
-
-
-@contextmanager
-def recorded(layer: nn.Module, names: Sequence[str]) -> Iterator[Recorder]:
-    """Record the arguments `names` of every call of `layer`, as they are after all hooks registered before."""
-    recorder = Recorder(names)
-    handle = layer.register_forward_pre_hook(recorder, with_kwargs=True)
-    try:
-        yield recorder
-    finally:
-        handle.remove()

@@ -43,6 +43,7 @@ class _Forward:
         selection: which of the new tokens stay; None when all do.
         until_first_layer: closes what has to be over before the first decoder layer runs.
         cut: arguments that were cut already, because all layers are given the same objects.
+        past_by_mask: identity of a mask -> how many earlier keys the layers with this mask see.
     """
 
     layer: int
@@ -53,6 +54,7 @@ class _Forward:
     new: Selection | None = None
     until_first_layer: ExitStack = field(default_factory=ExitStack)
     cut: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)
+    past_by_mask: dict[int, int] = field(default_factory=dict)
 
 
 class _PerThread(threading.local):
@@ -124,7 +126,7 @@ class TokenRemoval:
     def _before_layer(self, number: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         forward = self.thread.forward
         if forward is None:
-            remedy = "call the model itself or its generate, not an inner module"
+            remedy = "call the model itself, not an inner module; a model whose generate calls one cannot be used"
             raise RuntimeUseError("under a policy the decoder runs through the model's own forward", remedy=remedy)
         if forward.layer == _NEVER:
             return None
@@ -136,7 +138,7 @@ class TokenRemoval:
         named = {**dict(zip(names, args, strict=False)), **kwargs}
         if number == forward.layer:
             self._begin(forward, named, names[0])
-        self._cut(forward, number, named)
+        self._cut(forward, number, named, length=named[names[0]].shape[-2])
         return (), named
 
     def _begin(self, forward: _Forward, named: dict[str, Any], states: str) -> None:
@@ -162,17 +164,31 @@ class TokenRemoval:
         tail = 0 if forward.selection is not None else forward.queries + (before.tail if before is not None else start)
         return Held(forward.layer, past.followed_by(forward.new), forward.total, tail)
 
-    def _cut(self, forward: _Forward, number: int, named: dict[str, Any]) -> None:
-        """Cut the layer's arguments down to the tokens that stay."""
-        index = None if forward.selection is None else forward.selection.index
+    def _cut(self, forward: _Forward, number: int, named: dict[str, Any], length: int) -> None:
+        """Cut the layer's arguments down to the tokens that stay.
+
+        Some models drop all tokens but the last ones themselves, where only those are asked for; `length` says how many
+        tokens the layer is given.
+        """
+        index = None if forward.selection is None else forward.selection.index[:, -length:]
         if index is not None:
+            gather = partial(_gather_all, index=index, length=forward.queries)
             for name, dim in self.arguments.tokens.items():
                 if named.get(name) is not None:
-                    named[name] = _once(forward, (name,), named[name], partial(_gather_all, index=index, dim=dim))
+                    named[name] = _once(forward, (name, length), named[name], partial(gather, dim=dim))
         mask, store = named.get(self.arguments.mask), named.get(self.arguments.cache)
-        past = 0 if store is None else visible_past(store, number)
+        past = self._visible_past(forward, store, number, mask)
         crop = partial(self._crop_mask, forward, index, past)
-        named[self.arguments.mask] = _once(forward, (self.arguments.mask, past), mask, crop)
+        named[self.arguments.mask] = _once(forward, (self.arguments.mask, past, length), mask, crop)
+
+    def _visible_past(self, forward: _Forward, store: Cache | None, number: int, mask: Any) -> int:
+        """Return how many earlier keys a layer sees; one that reads another layer's keys sees what that one does."""
+        if store is None:
+            return 0
+        past = visible_past(store, number)
+        if past is not None:
+            forward.past_by_mask[id(mask)] = past
+        return forward.past_by_mask.get(id(mask), 0)
 
     def _crop_mask(self, forward: _Forward, index: torch.Tensor | None, past: int, mask: Any) -> Any:
         if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 4):
@@ -213,8 +229,11 @@ def _once(forward: _Forward, key: tuple[Any, ...], value: Any, cut: Callable[[An
     return forward.cut[place][1]
 
 
-def _gather_all(value: Any, index: torch.Tensor, dim: int) -> Any:
-    return map_tensors(value, lambda tensor: gather_tokens(tensor, index, dim))
+def _gather_all(value: Any, index: torch.Tensor, length: int, dim: int) -> Any:
+    """Take tokens of every tensor that has all `length` of them; one that the model has cut already stays."""
+    return map_tensors(
+        value, lambda tensor: gather_tokens(tensor, index, dim) if tensor.shape[dim] == length else tensor
+    )
 
 
 @cache

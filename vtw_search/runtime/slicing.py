@@ -68,7 +68,7 @@ def crop_mask(
         return None
     if mask is None:
         mask = _causal(total, query_length, keys.index.device)
-    rows = mask if queries is None else gather_tokens_of_rows(mask, queries)
+    rows = mask if queries is None or mask.shape[2] != query_length else _rows_of(mask, queries)
     columns = keys.index.to(mask.device) - (total - mask.shape[-1])
     hidden = columns < 0 if mask.shape[-1] < total else None
     if keys.filler is not None:
@@ -81,7 +81,7 @@ def crop_mask(
     return cropped if hidden is None else _hide(cropped, hidden, own=queries is not None)
 
 
-def gather_tokens_of_rows(mask: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+def _rows_of(mask: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
     """Take the query rows `queries`, (B, S), of a mask (B or 1, H, Q, W)."""
     batch, length = queries.shape
     index = queries.to(mask.device)[:, None, :, None].expand(batch, mask.shape[1], length, mask.shape[3])

@@ -7,13 +7,14 @@ from typing import Any
 
 from vtw_search.evaluation.splits import SPLITS, Splits
 from vtw_search.facts import ModelFingerprint
-from vtw_search.policies import PolicySet, TaskPolicy
+from vtw_search.policies import Certificate, PolicySet, TaskPolicy
 from vtw_search.results import StudyResult
 
 
 def policy_set(
-    model: ModelFingerprint, studies: Sequence[StudyResult], splits: Mapping[str, Splits], provenance: Mapping[str, Any]
-) -> PolicySet:
+    model: ModelFingerprint, studies: Sequence[StudyResult], splits: Mapping[str, Splits],
+    provenance: Mapping[str, Any], certificate: Certificate | None = None,
+) -> PolicySet:  # fmt: skip
     """Return the policies of all tasks with their numbers; tasks that are not listed keep every token.
 
     Args:
@@ -21,10 +22,13 @@ def policy_set(
         studies: one per task.
         splits: of every task, for the digests of the data.
         provenance: who made this, with what.
+        certificate: of a model whose family has no adapter of its own.
     """
     ledger = {study.task: study.holdout["evaluations_of_this_holdout"] for study in studies}
     tasks = {study.task: _task_policy(study, splits[study.task]) for study in studies}
-    return PolicySet(model=model, tasks=tasks, provenance={**provenance, "holdout_ledger": ledger})
+    return PolicySet(
+        model=model, tasks=tasks, certificate=certificate, provenance={**provenance, "holdout_ledger": ledger}
+    )
 
 
 def _task_policy(study: StudyResult, splits: Splits) -> TaskPolicy:

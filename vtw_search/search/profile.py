@@ -9,16 +9,14 @@ from typing import Any
 
 import torch
 
-from profilers.aten import UncountedOperatorError
-from profilers.macs import PrefillMacs, count_macs
+from profilers.macs import PrefillMacs
 from profilers.timing import PairTiming, time_pair
-from vtw_search.adapters import ModuleCall
-from vtw_search.errors import ModelError
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.tasks import Sample
 from vtw_search.operators import find_operator
 from vtw_search.policies import Policy
 from vtw_search.runtime import apply_policy
+from vtw_search.search.macs import macs_counter
 from vtw_search.tokens import TokenLayout
 
 
@@ -71,10 +69,9 @@ class Profiler:
         encoded.sort(key=lambda inputs: inputs["input_ids"].shape[1])
         self.inputs = encoded[len(encoded) // 2]
         visual = loaded.adapter.visual_mask(loaded.model, self.inputs)
+        assert visual is not None, "a sample with images has visual tokens"
         self.layout = TokenLayout(visual, torch.zeros_like(visual))
-        self.images = self.inputs["pixel_values"].shape[0]
-        self._calls = loaded.adapter.macs_model(loaded.model)
-        self._layer_macs: dict[int, int] = {}
+        self._counter = macs_counter(loaded, self.inputs)
 
     def profile(self, policy: Policy) -> Profile:
         """Count a policy's macs and, if repeats were asked for, time it against keep-all."""
@@ -83,10 +80,8 @@ class Profiler:
         return Profile(self.layout.visual.shape[1], visual, self.macs(policy), timing)
 
     def macs(self, policy: Policy) -> PrefillMacs:
-        """Compose the macs of a prefill from counts of its parts."""
-        layers = tuple(self._macs_of_layer(tokens) for tokens in self.tokens_per_layer(policy))
-        vision, projector = self._calls.vision(self.images), self._calls.projector(self.images)
-        return PrefillMacs(_count(vision), _count(projector), layers, _count(self._calls.lm_head()))
+        """Return the macs of a prefill."""
+        return self._counter.count(policy, self.tokens_per_layer(policy))
 
     def tokens_per_layer(self, policy: Policy) -> list[int]:
         """Return how many tokens each decoder layer receives."""
@@ -96,12 +91,6 @@ class Profiler:
             left = int(find_operator(stage.operator).keep(self.layout).sum())
             tokens[stage.layer :] = [left] * (layers - stage.layer)
         return tokens
-
-    def _macs_of_layer(self, tokens: int) -> int:
-        # All decoder layers of the supported families have one shape, so that the first stands for all.
-        if tokens not in self._layer_macs:
-            self._layer_macs[tokens] = _count(self._calls.decoder_layer(0, tokens))
-        return self._layer_macs[tokens]
 
     def _time(self, policy: Policy) -> PairTiming:
         reference, candidate = (partial(self._prefill, each) for each in (Policy.keep_all(), policy))
@@ -118,9 +107,3 @@ class Profiler:
         inputs = self.loaded.adapter.encode(self.loaded.processor, [sample.prompt], [images])
         return {name: value.to(self.loaded.device) for name, value in inputs.items()}
 
-
-def _count(call: ModuleCall) -> int:
-    try:
-        return count_macs(call.module, *call.args, **call.kwargs).total
-    except UncountedOperatorError as error:
-        raise ModelError(f"the macs of {type(call.module).__name__} cannot be counted", remedy=str(error)) from error

@@ -1,4 +1,4 @@
-"""Aria: an Idefics3 tower whose patches a projector of learned queries reads; a decoder of shared and routed experts."""
+"""Aria: an Idefics3 tower read by a projector of learned queries; a decoder of shared and routed experts."""
 
 from __future__ import annotations
 

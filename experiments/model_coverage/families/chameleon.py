@@ -1,4 +1,4 @@
-"""Chameleon: a VQ-VAE makes codes of pixels, whose word embeddings take the placeholders; a decoder with q- and k-norms."""
+"""Chameleon: a VQ-VAE makes codes of pixels, whose word embeddings take the placeholders; a decoder with q-norms."""
 
 from __future__ import annotations
 

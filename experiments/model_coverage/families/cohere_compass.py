@@ -1,5 +1,6 @@
-"""Cohere Compass: Qwen3-VL's tower and deepstack; a Cohere decoder of parallel blocks, sliding layers with M-RoPE and
-full layers without positions.
+"""Cohere Compass: Qwen3-VL's tower and deepstack; a Cohere decoder of parallel blocks.
+
+Sliding layers have M-RoPE, full layers have no positions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Dots 3 Note: a ViT of experts; a decoder of latent attention, sliding in most layers, over keys an indexer picks else.
+"""Dots 3 Note: a ViT of experts; a decoder of latent attention, sliding in most layers, else over indexed keys.
 
 Each layer type has its own numbers of heads and RoPE; every head has a gate; experts follow a dense first layer.
 """

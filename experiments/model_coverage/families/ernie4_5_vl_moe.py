@@ -1,6 +1,6 @@
 """ERNIE 4.5 VL: Qwen2-VL's tower with a temporal resampler; a decoder whose text and vision experts are separate.
 
-Experts are chosen by `moe_mm_token_type_ids`, which count the markers as vision too; M-RoPE interleaves rows and columns.
+Experts are chosen by `moe_mm_token_type_ids`, which count the markers as vision; M-RoPE mixes rows and columns.
 """
 
 from __future__ import annotations

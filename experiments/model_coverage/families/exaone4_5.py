@@ -1,4 +1,4 @@
-"""EXAONE 4.5: Qwen2.5-VL's tower with grouped queries; an EXAONE 4 decoder, three sliding layers to one without RoPE."""
+"""EXAONE 4.5: Qwen2.5-VL's tower with grouped queries; an EXAONE 4 decoder, three sliding layers to one full."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ def _config() -> Exaone4_5_Config:
         window_size=16, out_hidden_size=64, fullatt_block_indexes=[1],
     )  # fmt: skip
     text = Exaone4Config(
-        **{**DECODER, "num_hidden_layers": 8}, sliding_window=8, sliding_window_pattern=4, bos_token_id=1, eos_token_id=2
+        **{**DECODER, "num_hidden_layers": 8},
+        sliding_window=8,
+        sliding_window_pattern=4,
+        bos_token_id=1,
+        eos_token_id=2,
     )
     return Exaone4_5_Config(vision_config=vision, text_config=text, image_token_id=IMAGE, video_token_id=VIDEO)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from transformers import AutoModelForImageTextToText, GotOcr2Config, PreTrainedModel, Qwen2Config
+from transformers import GotOcr2Config, PreTrainedModel, Qwen2Config
 from transformers.models.got_ocr2.configuration_got_ocr2 import GotOcr2VisionConfig
 
+from experiments.model_coverage.families.qwen2_vl import quiet
 from experiments.model_coverage.tiny import Inputs, TinyFamily
 
 IMAGE, START, END = 3, 5, 6
@@ -40,7 +41,7 @@ def _model(config: GotOcr2Config) -> PreTrainedModel:
     """Return the model with the wanted attention in the decoder: the tower and the whole have eager only."""
     wanted = config._attn_implementation
     config._attn_implementation = {"": "eager", "vision_config": "eager", "text_config": wanted}
-    model: PreTrainedModel = AutoModelForImageTextToText.from_config(config)
+    model: PreTrainedModel = quiet(config)
     return model
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from transformers import Blip2QFormerConfig, CLIPVisionConfig, Granite4VisionConfig, Granite4VisionTextConfig
 
+from experiments.model_coverage.families.qwen2_vl import quiet
 from experiments.model_coverage.tiny import Inputs, TinyFamily
 
 IMAGE = 3
@@ -54,4 +55,4 @@ def _config() -> Granite4VisionConfig:
     )  # fmt: skip
 
 
-FAMILY = TinyFamily("granite4_vision", _config, _image_tokens, _features, kinds=("small", "large"))
+FAMILY = TinyFamily("granite4_vision", _config, _image_tokens, _features, kinds=("small", "large"), model=quiet)

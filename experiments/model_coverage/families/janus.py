@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 
+from experiments.model_coverage.families.qwen2_vl import quiet
 from experiments.model_coverage.tiny import Inputs, TinyFamily
 
 IMAGE, START, END = 3, 5, 6
@@ -33,4 +34,4 @@ def _config() -> JanusConfig:
     return JanusConfig(vision_config=vision, vq_config=codes, text_config=text, image_token_id=IMAGE)
 
 
-FAMILY = TinyFamily("janus", _config, lambda config, kind: [START, *[IMAGE] * TOKENS, END], _features)
+FAMILY = TinyFamily("janus", _config, lambda config, kind: [START, *[IMAGE] * TOKENS, END], _features, model=quiet)

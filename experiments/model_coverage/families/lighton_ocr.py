@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from transformers import LightOnOcrConfig, PixtralVisionConfig, Qwen3Config
 
+from experiments.model_coverage.families.qwen2_vl import quiet
 from experiments.model_coverage.tiny import Inputs, TinyFamily
 
 IMAGE = 3
@@ -40,4 +41,4 @@ def _config() -> LightOnOcrConfig:
     return LightOnOcrConfig(vision_config=vision, text_config=text, image_token_id=IMAGE)
 
 
-FAMILY = TinyFamily("lighton_ocr", _config, _image_tokens, _features, kinds=("small", "large"))
+FAMILY = TinyFamily("lighton_ocr", _config, _image_tokens, _features, kinds=("small", "large"), model=quiet)

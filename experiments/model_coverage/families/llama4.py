@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from transformers import Llama4Config, Llama4TextConfig, Llama4VisionConfig
 
+from experiments.model_coverage.families.qwen2_vl import quiet
 from experiments.model_coverage.tiny import Inputs, TinyFamily
 
 PATCH, START, END, TILE_X, TILE_Y, GLOBAL = 3, 5, 6, 7, 8, 9
@@ -44,4 +45,4 @@ def _config() -> Llama4Config:
     )
 
 
-FAMILY = TinyFamily("llama4", _config, _image_tokens, _features, kinds=("small", "large"))
+FAMILY = TinyFamily("llama4", _config, _image_tokens, _features, kinds=("small", "large"), model=quiet)

@@ -1,0 +1,80 @@
+"""Every family of the coverage table passes the contracts again; the usual ones also in the fast tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from experiments.model_coverage import run as coverage
+from experiments.model_coverage.families import find
+from experiments.model_coverage.probes import family_probes
+from vtw_search.adapters import ADAPTERS, find_adapter
+from vtw_search.conformance import check_model
+
+ROWS: dict[str, dict[str, Any]] = {
+    path.stem: json.loads(path.read_text()) for path in sorted(Path(coverage.ROWS).glob("*.json"))
+}
+SUPPORTED = [name for name, row in ROWS.items() if row["status"] == "supported"]
+REFUSED = [name for name, row in ROWS.items() if row["status"] == "refused"]
+
+
+def assert_passes(name: str, attention: str, dtype: torch.dtype = torch.float32) -> None:
+    family = find(name)
+    probes = family_probes(family if dtype == torch.float32 else family.in_double())
+    report = check_model(family.build(attention, dtype), probes)
+    assert report.passed, report.problem
+
+
+@pytest.mark.parametrize("name", coverage.NAMED)
+def test_a_family_with_an_adapter_passes(name: str) -> None:
+    assert find(name).model_type in ADAPTERS
+    assert_passes(name, "sdpa")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_a_row_that_says_supported_passes_again(name: str, attention: str) -> None:
+    assert_passes(name, attention, getattr(torch, ROWS[name]["dtype"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_row_that_says_refused_is_refused_again(name: str) -> None:
+    assert coverage.row_of(name)["status"] == "refused"
+
+
+def test_every_architecture_has_a_row_and_every_refusal_a_reason() -> None:
+    assert set(ROWS) == set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+    assert len(SUPPORTED) >= 40
+    assert all(ROWS[name]["reason"] for name in REFUSED)
+    assert all(max(ROWS[name]["deviations"].values()) <= 1e-5 for name in SUPPORTED)
+
+
+@pytest.mark.parametrize("name", sorted(SUPPORTED))
+def test_a_tiny_model_keeps_the_hard_parts(name: str) -> None:
+    text: Any = find(name).config().get_text_config(decoder=True)
+    assert text.num_hidden_layers >= 6
+    kinds = getattr(text, "layer_types", None) or []
+    default = getattr(type(text)(), "layer_types", None) or []
+    assert set(default) <= set(kinds), "one of every layer type"
+    experts = [getattr(text, key, None) for key in ("num_experts", "num_local_experts", "n_routed_experts")]
+    assert all(isinstance(count, int) and count >= 4 for count in experts if count)
+
+
+def test_deepstack_narrows_the_range_and_the_error_names_it() -> None:
+    facts = find_adapter(find("qwen3_vl").build()).facts(find("qwen3_vl").build())
+    assert facts.first_layer == len(find("qwen3_vl").config().vision_config.deepstack_visual_indexes) > 1
+    assert not facts.supports(facts.first_layer - 1)
+    assert facts.supports(facts.num_layers)
+
+
+def test_shared_keys_narrow_the_range() -> None:
+    facts = find_adapter(find("gemma3n").build()).facts(find("gemma3n").build())
+    assert facts.last_layer < facts.num_layers - 1
+    assert not facts.supports(facts.last_layer + 1)

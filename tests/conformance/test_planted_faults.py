@@ -1,0 +1,111 @@
+"""The check itself: each planted fault must fail the contract that it breaks, and nothing else may be needed to see it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import torch
+
+from experiments.model_coverage.families import find
+from experiments.model_coverage.probes import family_probes
+from vtw_search.conformance import Report, check_model
+from vtw_search.runtime import apply, removal
+from vtw_search.runtime.masking import masked_from
+from vtw_search.runtime.removal import Removal, TokenRemoval
+from vtw_search.tokens import select
+
+FAMILIES = ("llava", "qwen2_5_vl", "gemma3")
+
+
+def report_on(name: str) -> Report:
+    family = find(name)
+    return check_model(family.build(), family_probes(family), layers=[3])
+
+
+def failed(report: Report) -> set[str]:
+    return {finding.contract[0] for finding in report.findings if not finding.passed}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_without_a_fault_everything_passes(name: str) -> None:
+    assert failed(report_on(name)) == set()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_off_by_one_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = apply.ActivePolicy._wanted
+
+    def one_later(self: Any) -> Removal | None:
+        right = wanted(self)
+        return None if right is None else Removal(right.operator, right.layer + 1)
+
+    monkeypatch.setattr(apply.ActivePolicy, "_wanted", one_later)
+    assert {"2", "3"} <= failed(report_on(name))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_shifted_position_ids(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gather = removal._gather_all
+
+    def recounted(value: Any, index: torch.Tensor, length: int, dim: int) -> Any:
+        return gather(value, torch.arange(index.shape[1]).expand_as(index), length, dim)
+
+    monkeypatch.setattr(removal, "_gather_all", recounted)
+    assert {"2", "3", "4"} <= failed(report_on(name))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_one_wrong_token_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_visual_token_instead_of_the_first_text_token(keep: torch.Tensor) -> Any:
+        wrong = keep.clone()
+        for row in range(len(keep)):
+            if not keep[row].all():
+                wrong[row, keep[row].int().argmax()] = False
+                wrong[row, (~keep[row]).nonzero()[-1]] = True
+        return select(wrong)
+
+    monkeypatch.setattr(removal, "select", one_visual_token_instead_of_the_first_text_token)
+    assert {"2", "3"} <= failed(report_on(name))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_mask_without_a_shortened_cache(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_mask(self: TokenRemoval, stack: ExitStack) -> None:
+        wanted = self.current()
+
+        def begin(_: Any, __: Any, kwargs: Any) -> None:
+            visual = self.adapter.visual_mask(self.model, kwargs)
+            if wanted is not None and visual is not None:
+                layers = self.adapter.decoder_layers(self.model)
+                stack.enter_context(masked_from(layers, wanted.layer, visual, self.arguments.mask))
+
+        stack.callback(self.model.register_forward_pre_hook(begin, with_kwargs=True).remove)
+
+    monkeypatch.setattr(TokenRemoval, "register", only_mask)
+    assert {"2", "3"} <= failed(report_on(name))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_leaked_hook(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    register = TokenRemoval.register
+
+    def leaky(self: TokenRemoval, stack: ExitStack) -> None:
+        register(self, stack)
+        self.model.register_forward_hook(lambda *_: None)
+
+    monkeypatch.setattr(TokenRemoval, "register", leaky)
+    assert failed(report_on(name)) == {"6"}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_mask_that_is_not_cut_for_padding(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fillers of shorter rows that everybody sees: rows would depend on their neighbours."""
+    crop = removal.crop_mask
+
+    def without_fillers(mask: Any, queries: Any, keys: Any, *rest: Any) -> Any:
+        return crop(mask, queries, type(keys)(keys.index, None), *rest)
+
+    monkeypatch.setattr(removal, "crop_mask", without_fillers)
+    assert failed(report_on(name)) & {"2", "3", "5"}

@@ -1,0 +1,67 @@
+"""`vtw-policy`: what can be asked about models and policy files without a search."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import NoReturn
+
+from vtw_search.errors import VtwError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a subcommand; bad input ends with one line on stderr and exit status 2, a failed check with 1."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    parser = argparse.ArgumentParser(prog="vtw-policy", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    check = commands.add_parser("check", help="check the runtime's contracts on a model", description=_CHECK)
+    check.add_argument("--model", required=True, help="folder or Hub id; `reference` is the embedded model")
+    check.add_argument("--revision", help="commit of a Hub repository")
+    check.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    check.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
+    check.add_argument("--attention", default="sdpa", choices=["eager", "sdpa"])
+    check.add_argument("--layers", type=int, nargs="*", help="which K to check (default: all)")
+    check.add_argument("--tolerance", type=float, help="largest deviation relative to the spread of the logits")
+    check.set_defaults(run=_check)
+    parsed = parser.parse_args(arguments)
+    try:
+        parsed.run(parsed)
+    except VtwError as error:
+        _stop(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _stop("stopped", 130)
+
+
+_CHECK = (
+    "Checks on small random images that the model computes under a policy what it computes with the visual tokens "
+    "masked, in prefill and in generation. Prints every contract with the largest deviation that was found, relative to "
+    "the spread of the logits."
+)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from vtw_search.adapters import find_adapter
+    from vtw_search.conformance import check_model, processor_probes
+    from vtw_search.evaluation.model import load_model
+
+    loaded = load_model(
+        arguments.model, revision=arguments.revision, device=arguments.device, dtype=arguments.dtype,
+        attention=arguments.attention,
+    )  # fmt: skip
+    facts, adapter = loaded.facts, find_adapter(loaded.model)
+    kind = "generic, needs a certificate" if adapter.needs_certificate else "its own"
+    print(f"{facts.fingerprint.describe()}; adapter: {kind}; K may be {facts.first_layer}..{facts.last_layer}")
+    probes = processor_probes(adapter, loaded.processor, loaded.device)
+    report = check_model(loaded.model, probes, tolerance=arguments.tolerance, layers=arguments.layers)
+    for finding in report.findings:
+        number = "      -" if finding.deviation is None else f"{finding.deviation:7.1e}"
+        verdict = "holds" if finding.passed else f"FAILS: {finding.problem}"
+        print(f"{finding.contract:34} largest deviation {number} (may be {finding.tolerance:.0e})  {verdict}")
+    if not report.passed:
+        raise SystemExit(1)
+
+
+def _stop(message: str, status: int) -> NoReturn:
+    print(f"vtw-policy: {message}", file=sys.stderr)
+    raise SystemExit(status)
