@@ -94,7 +94,8 @@ def config_digest(config: Mapping[str, Any]) -> str:
 
 def whole_config_digest(config: Mapping[str, Any]) -> str:
     """Hash every setting of a config dictionary, except where it came from and how it is computed."""
-    text = json.dumps(_without(config, {"_name_or_path", "transformers_version", "dtype", "architectures"}), sort_keys=True, default=str)
+    left_out = {"_name_or_path", "transformers_version", "dtype", "architectures"}
+    text = json.dumps(_without(config, left_out), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -136,7 +136,9 @@ def main() -> None:
     claims = [
         Claim("architectures with a row", len(rows), "", len(ARCHITECTURES)),
         Claim("architectures supported", len(supported), "", 40),
-        Claim("families with an adapter that pass", sum(row["model_type"] in NAMED for row in supported), "", len(NAMED)),
+        Claim(
+            "families with an adapter that pass", sum(row["model_type"] in NAMED for row in supported), "", len(NAMED)
+        ),
         Claim("largest deviation of those families, relative to the spread of the logits", worst, "", 1e-5, "at most"),
     ]
     write_result(HERE, 0, claims)

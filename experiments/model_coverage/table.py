@@ -14,10 +14,10 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     supported = [row for row in rows if row["status"] == "supported"]
     refused = [row for row in rows if row["status"] == "refused"]
     lines = [
-        f"{len(supported)} of {len(rows)} architectures are supported. Each passed every contract on a tiny random model "
-        "of its own config class, eager and sdpa, for every K that it allows.",
+        f"{len(supported)} of {len(rows)} architectures are supported. Each passed every contract on a tiny "
+        "random model of its own config class, eager and sdpa, for every K that it allows.",
         "",
-        "| model type | adapter | K of the tiny model | visual inputs | removing = masking | cached = uncached | dtype |",
+        "| model type | adapter | K of the tiny model | inputs | removing = masking | cached = uncached | dtype |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         *(_supported(row) for row in supported),
         "",

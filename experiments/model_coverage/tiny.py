@@ -68,7 +68,8 @@ class TinyFamily:
 
     def in_double(self) -> TinyFamily:
         """Return the family with pixels and features in double precision."""
-        return replace(self, features=lambda *given: {name: _double(value) for name, value in self.features(*given).items()})
+        single = self.features
+        return replace(self, features=lambda *given: {name: _double(value) for name, value in single(*given).items()})
 
     def inputs(self, rows: Sequence[Sequence[str]], words: int = 6, seed: int = 0) -> Inputs:
         """Return a left-padded batch.

@@ -64,8 +64,8 @@ class ReadOuts(nn.Module):
     """Read-outs of the joint phase, taken where an answer begins.
 
     A yes/no question asks whether a name is the image's, and half of them ask it negated. Seen from the answer alone
-    that is a parity, which stays at chance for more than a thousand steps. So a lower layer is asked for the parts (what
-    the image shows, which name the question holds, whether it is negated), a higher one for the comparison.
+    that is a parity, which stays at chance for more than a thousand steps. So a lower layer is asked for the parts
+    (what the image shows, which name the question holds, whether it is negated), a higher one for the comparison.
     """
 
     def __init__(self, width: int) -> None:
@@ -232,13 +232,13 @@ def answer_states(
 
 
 def train_jointly(
-    config: dict[str, Any], work: Path, models: tuple[LlavaForConditionalGeneration, LlavaForConditionalGeneration],
-    heads: DenseHeads, data: TrainingData, packer: Packer,
+    name: str, config: dict[str, Any], work: Path,
+    models: tuple[LlavaForConditionalGeneration, LlavaForConditionalGeneration],
+    heads: DenseHeads, read_outs: ReadOuts, data: TrainingData, packer: Packer,
 ) -> None:  # fmt: skip
-    """Phase 2: the whole model, on packed questions; the dense labels stay as a second loss on the tower."""
-    (model, ema), phase = models, config["joint"]
+    """Phases 2 and 3: the whole model, on packed questions; the dense labels stay as a second loss on the tower."""
+    (model, ema), phase = models, config[name]
     device = next(model.parameters()).device
-    read_outs = ReadOuts(config["text"]["hidden_size"]).to(device)
 
     def loss(batch: Batch) -> torch.Tensor:
         packed = packer.pack(batch.questions)
@@ -258,7 +258,7 @@ def train_jointly(
         yield "numbers", loss(data.numbers(phase["number_images"], phase["questions_per_number_image"]))
 
     modules = {"model": _Untied(model), "ema": _Untied(ema), "heads": heads, "read_outs": read_outs}
-    Trainer("joint", config, work, modules).run(data, losses)
+    Trainer(name, config, work, modules).run(data, losses)
 
 
 class _Untied(nn.Module):
@@ -288,7 +288,9 @@ def main() -> None:
     warm_up(config, arguments.work, model, heads, data)
     ema.load_state_dict(model.state_dict())
     packer = Packer(tokenizer, ema.config.image_seq_length)
-    train_jointly(config, arguments.work, (model, ema), heads, data, packer)
+    read_outs = ReadOuts(config["text"]["hidden_size"]).to(arguments.device)
+    for name in ("joint", "refine"):
+        train_jointly(name, config, arguments.work, (model, ema), heads, read_outs, data, packer)
     ema.save_pretrained(arguments.work / "export")
     processor.save_pretrained(arguments.work / "export")
 

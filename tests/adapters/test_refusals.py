@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import CONFIG_MAPPING
 
+from experiments.model_coverage.families import find
 from vtw_search.adapters import structural_problem
 
 
@@ -17,12 +18,16 @@ from vtw_search.adapters import structural_problem
         ("mllama", "cross_attention_layers"),
         ("idefics", "cross_layer_interval"),
         ("qwen3_5", "LinearAttention"),
-        ("lfm2_vl", "Linear"),
+        ("lfm3_vl", "Linear"),
         ("diffusion_gemma", "canvas_length"),
     ],
 )
 def test_a_structure_is_refused_by_name(model_type: str, reason: str) -> None:
     assert reason in str(structural_problem(CONFIG_MAPPING[model_type]()))
+
+
+def test_convolutions_between_attention_layers_are_refused() -> None:
+    assert "Linear" in str(structural_problem(find("lfm2_vl").config()))
 
 
 @pytest.mark.parametrize("model_type", ["llava", "qwen2_5_vl", "qwen3_vl", "gemma3", "internvl"])

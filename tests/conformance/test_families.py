@@ -67,6 +67,21 @@ def test_a_tiny_model_keeps_the_hard_parts(name: str) -> None:
     assert all(isinstance(count, int) and count >= 4 for count in experts if count)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SUPPORTED))
+def test_a_tiny_model_sees_its_image(name: str) -> None:
+    """An oracle on a model that ignores its image would pass whatever is removed."""
+    family = find(name)
+    model, inputs, other = family.build(), family.inputs([("small",)]), family.inputs([("small",)], seed=1)
+    pixels = {key: value for key, value in other.items() if value.is_floating_point()}
+    with torch.no_grad():
+        logits, changed = (model(**given).logits[:, -3:] for given in (inputs, {**inputs, **pixels}))
+    allowed = logits > torch.finfo(logits.dtype).min / 2
+    spread, effect = logits[allowed].std(), (logits - changed)[allowed].abs().max()
+    assert spread > 0.1
+    assert effect > 1e-2 * spread
+
+
 def test_deepstack_narrows_the_range_and_the_error_names_it() -> None:
     facts = find_adapter(find("qwen3_vl").build()).facts(find("qwen3_vl").build())
     assert facts.first_layer == len(find("qwen3_vl").config().vision_config.deepstack_visual_indexes) > 1

@@ -1,4 +1,4 @@
-"""The check itself: each planted fault must fail the contract that it breaks, and nothing else may be needed to see it."""
+"""The check itself: each planted fault must fail the contract that it breaks."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def test_a_second_text_turn_on_the_same_cache(name: str) -> None:
     adapter = find_adapter(model)
     layer = max(LAYER, adapter.facts(model).first_layer)
     words = torch.randint(family.first_word, family.last_word, (3, 4), generator=torch.Generator().manual_seed(1))
-    longer = {key: value for key, value in inputs.items()}
+    longer = dict(inputs)
     for key, value in inputs.items():
         if value.shape[:2] == inputs["input_ids"].shape and not value.is_floating_point():
             filler = words if key == "input_ids" else torch.full_like(words, int(key == "attention_mask"))
@@ -46,7 +46,6 @@ def test_a_second_text_turn_on_the_same_cache(name: str) -> None:
     cache = DynamicCache(config=model.config)
     second = {key: longer[key] for key in ("input_ids", "attention_mask")}
     second["input_ids"] = words
-    positions = longer["attention_mask"].cumsum(1) - 1
     with torch.no_grad(), apply_policy(model, Policy.withdraw(layer)):
         first = model(**inputs, past_key_values=cache, use_cache=True)
         assert first.logits.shape[1] < inputs["input_ids"].shape[1]
@@ -57,7 +56,6 @@ def test_a_second_text_turn_on_the_same_cache(name: str) -> None:
         reference = model(**second, past_key_values=plain, use_cache=True).logits
         with masked_from(adapter.decoder_layers(model), adapter.facts(model).num_layers, hidden, "attention_mask"):
             uncached = model(**longer, use_cache=False).logits[:, -4:]
-    del positions
     if (reference - uncached).abs().max() > 1e-4:
         pytest.skip("without a policy, transformers itself numbers a second turn otherwise than one long prompt")
     with torch.no_grad(), masked_from(adapter.decoder_layers(model), layer, hidden, "attention_mask"):
@@ -100,8 +98,8 @@ def test_cropping_into_the_prompt_is_refused() -> None:
     model, inputs, cache = make_tiny_llava(), make_inputs((1,)), DynamicCache()
     with torch.no_grad(), apply_policy(model, Policy.withdraw(LAYER)):
         model(**inputs, past_key_values=cache, use_cache=True)
-        cache.crop(-2)
-        with pytest.raises(RuntimeUseError, match="2 positions were cropped, 0 can be"):
+        cache.crop(-8)
+        with pytest.raises(RuntimeUseError, match="8 positions were cropped, some of which had left"):
             model(input_ids=torch.tensor([[4]]), past_key_values=cache, use_cache=True)
 
 

@@ -55,7 +55,7 @@ def find_adapter(model: nn.Module) -> Adapter:
         ModelError: the model's structure is not supported, or `model` wraps the model that is.
     """
     config: Any = getattr(model, "config", None)
-    family = getattr(config, "model_type", None)
+    family: str = getattr(config, "model_type", "")
     class_name = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(family)
     if class_name is None:
         remedy = "any model that AutoModelForImageTextToText.from_pretrained loads can be tried"

@@ -51,8 +51,8 @@ class LayerArguments:
     """Names of a decoder layer's arguments that have a token dimension.
 
     Attributes:
-        tokens: argument name -> token dimension, counted from the end; the dimension before it is the batch. A value may
-            be a tensor or nested tuples and dictionaries of tensors.
+        tokens: argument name -> token dimension, counted from the end; the dimension before it is the batch. A value
+            may be a tensor or nested tuples and dictionaries of tensors.
         mask: name of the attention mask argument, (B or 1, 1 or heads, queries, keys).
         cache: name of the key-value cache argument.
     """
@@ -209,7 +209,8 @@ class Adapter:
 
 
 def _is_stack(modules: nn.ModuleList, count: int) -> bool:
-    return len(modules) == count and all("hidden_states" in signature(type(each).forward).parameters for each in modules)
+    takes_states = ("hidden_states" in signature(type(module).forward).parameters for module in modules)
+    return len(modules) == count and all(takes_states)
 
 
 def _brings(inputs: Mapping[str, Any], modality: Modality) -> bool:

@@ -16,5 +16,6 @@ class DeepstackAdapter(Adapter):
     def first_layer(self, model: nn.Module) -> int:
         """Return the number of decoder layers after which features are added."""
         config: Any = model.config
-        places = [getattr(part, "deepstack_visual_indexes", None) for part in (config, getattr(config, "vision_config", None))]
+        parts = (config, getattr(config, "vision_config", None))
+        places = [getattr(part, "deepstack_visual_indexes", None) for part in parts]
         return max(1, *(len(indexes or ()) for indexes in places))

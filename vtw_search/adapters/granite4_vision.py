@@ -15,5 +15,7 @@ class Granite4VisionAdapter(GenericAdapter):
     def first_layer(self, model: nn.Module) -> int:
         """Return the last layer that receives features."""
         config: Any = model.config
-        layers = [layer for _, layer in config.deepstack_layer_map or ()] + list(config.spatial_target_layers or ())
+        layers: list[int] = [layer for _, layer in config.deepstack_layer_map or ()] + list(
+            config.spatial_target_layers or ()
+        )
         return max(1, *layers)

@@ -35,8 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 _CHECK = (
     "Checks on small random images that the model computes under a policy what it computes with the visual tokens "
-    "masked, in prefill and in generation. Prints every contract with the largest deviation that was found, relative to "
-    "the spread of the logits."
+    "masked, in prefill and in generation. Prints every contract with the largest deviation that was found, relative "
+    "to the spread of the logits."
 )
 
 

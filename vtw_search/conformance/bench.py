@@ -86,7 +86,7 @@ class Bench:
         """Return what withdrawal keeps of the probe."""
         visual = self.hidden(probe)
         selection = select(find_operator("withdraw").keep(TokenLayout(visual, ~probe.real)))
-        return selection if selection is not None else everything(*visual.shape[:1], 0, visual.shape[1], visual.device)
+        return selection or everything(visual.shape[0], 0, visual.shape[1], visual.device)
 
     @contextmanager
     def under(self, policy: Policy) -> Iterator[None]:

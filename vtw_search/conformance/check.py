@@ -94,7 +94,7 @@ def certify(
     Returns:
         The certificate; a policy file carries it. Its `failed` says which contract does not hold.
     """
-    inner = unwrapped(model)
+    inner: Any = unwrapped(model)
     if probes is None:
         probes = processor_probes(find_adapter(inner), processor, inner.device)
     report = check_model(inner, probes, layers=layers)

@@ -119,9 +119,10 @@ def run_under_policy(
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the transformers model inside a PEFT model; its adapters stay in place. Other models are returned as is."""
+    """Return the transformers model inside a PEFT model, whose adapters stay in place; other models as they are."""
     base: Any = getattr(model, "get_base_model", None)
-    return model if base is None else base()
+    inner: nn.Module = model if base is None else base()
+    return inner
 
 
 def check_policy(policy: Policy, facts: ModelFacts) -> None:

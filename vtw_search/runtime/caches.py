@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
+import torch
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import DummyLayer, DynamicLayer
+from transformers.cache_utils import DummyLayer
 
 from vtw_search.adapters import keeps_keys_and_values
 from vtw_search.errors import RuntimeUseError
@@ -25,18 +27,24 @@ class Held:
         layer: K.
         keys: the positions that were kept, in order.
         total: length of the whole sequence, removed tokens included.
-        tail: how many of the last positions were all kept, in every row; as many can be cropped off again.
     """
 
     layer: int
     keys: Selection
     total: int
-    tail: int
 
     def cropped(self, total: int) -> Held:
-        """Return what is left after the sequence was cropped to `total` positions, as assisted decoding does."""
+        """Return what is left after the sequence was cropped to `total` positions, as assisted decoding does.
+
+        Raises:
+            RuntimeUseError: some of the positions that were cropped off had been removed, so that layers lost others.
+        """
         gone = self.total - total
-        return Held(self.layer, self.keys.columns(slice(0, self.keys.length - gone)), total, self.tail - gone)
+        last = self.keys.columns(slice(self.keys.length - gone, None))
+        expected = torch.arange(total, self.total, device=last.index.device)
+        if last.length != gone or not bool((last.index == expected).all()):
+            raise _changed(f"{gone} positions were cropped, some of which had left before")
+        return Held(self.layer, self.keys.columns(slice(0, self.keys.length - gone)), total)
 
 
 class HeldByCaches:
@@ -75,8 +83,6 @@ class HeldByCaches:
             remedy = "finish a conversation under the policy that it was begun with"
             raise RuntimeUseError(f"this cache was filled with K = {held.layer}", value=layer, remedy=remedy)
         if total < held.total:
-            if held.total - total > held.tail:
-                raise _changed(f"{held.total - total} positions were cropped, {held.tail} can be")
             held = held.cropped(total)
         found = (total, _rows(cache))
         if found != (held.total, rows) or held.keys.index.shape[0] != rows:
@@ -89,14 +95,15 @@ def check_cache(cache: Cache) -> None:
     kinds = {type(layer) for layer in cache.layers}
     if type(cache) is not DynamicCache or not all(map(keeps_keys_and_values, kinds)):
         value = type(cache).__name__ if type(cache) is not DynamicCache else sorted(kind.__name__ for kind in kinds)
-        raise RuntimeUseError("under a policy the cache must be dynamic", value=value, remedy="use the default DynamicCache")
+        remedy = "use the default DynamicCache"
+        raise RuntimeUseError("under a policy the cache must be dynamic", value=value, remedy=remedy)
 
 
 def visible_past(cache: Cache, layer: int) -> int | None:
     """Return how many stored keys a layer sees beside the new ones; None when it reads another layer's keys."""
     if layer >= len(cache.layers):
         return 0
-    stored = cache.layers[layer]
+    stored: Any = cache.layers[layer]
     if isinstance(stored, DummyLayer):
         return None
     entries = 0 if stored.keys is None or stored.keys.numel() == 0 else int(stored.keys.shape[-2])
@@ -111,7 +118,7 @@ def whole_lengths(cache: Cache, layer: int, total: int) -> Iterator[None]:
     Models size their masks by the first layer of each kind. With K between those layers, one mask would come out full
     and the other one short.
     """
-    shadowed: list[DynamicLayer] = []
+    shadowed: list[Any] = []
     seen: set[bool] = set()
     for number, stored in enumerate(cache.layers):
         sliding = bool(getattr(stored, "is_sliding", False))
@@ -126,7 +133,7 @@ def whole_lengths(cache: Cache, layer: int, total: int) -> Iterator[None]:
             del stored.__dict__["get_seq_length"], stored.__dict__["get_mask_sizes"]
 
 
-def _shadow(stored: DynamicLayer, total: int) -> None:
+def _shadow(stored: Any, total: int) -> None:
     stand_in = copy.copy(stored)
     stand_in.__dict__["get_seq_length"] = lambda: total
     if hasattr(stand_in, "cumulative_length"):
@@ -136,11 +143,11 @@ def _shadow(stored: DynamicLayer, total: int) -> None:
 
 
 def _rows(cache: Cache) -> int:
-    keys = cache.layers[0].keys
+    first: Any = cache.layers[0]
+    keys = first.keys
     return 0 if keys is None else int(keys.shape[0])
 
 
 def _changed(value: str) -> RuntimeUseError:
-    return RuntimeUseError(
-        "under a policy a cache may only be changed by the model's own forward", value=value, remedy="start with a new cache"
-    )
+    rule = "under a policy a cache may only be changed by the model's own forward"
+    return RuntimeUseError(rule, value=value, remedy="start with a new cache")

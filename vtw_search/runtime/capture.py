@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -14,25 +14,36 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @contextmanager
-def captured(layers: Sequence[nn.Module]) -> Iterator[list[list[Call]]]:
+def captured(layers: Iterable[nn.Module]) -> Iterator[list[list[Call]]]:
     """Note the arguments of every call of `layers`, as they are after all hooks that were registered before.
 
     Yields:
         per layer, one (args, kwargs) per call.
     """
-    calls: list[list[Call]] = [[] for _ in layers]
+    modules = list(layers)
+    calls: list[list[Call]] = [[] for _ in modules]
 
     def note(number: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         calls[number].append((args, dict(kwargs)))
 
     with ExitStack() as stack:
-        for number, layer in enumerate(layers):
+        for number, layer in enumerate(modules):
             stack.callback(layer.register_forward_pre_hook(partial(note, number), with_kwargs=True).remove)
         yield calls
 
 
+_names: dict[type[nn.Module], tuple[str, ...]] = {}
+
+
+def argument_names(layer: nn.Module) -> tuple[str, ...]:
+    """Return the names of a layer's arguments in order; some families pass more than the hidden states by place."""
+    kind = type(layer)
+    if kind not in _names:
+        _names[kind] = tuple(inspect.signature(kind.forward).parameters)[1:]
+    return _names[kind]
+
+
 def by_name(layer: nn.Module, call: Call) -> dict[str, Any]:
     """Return the arguments of a layer's call by name, also those that were passed by place."""
-    bound = inspect.signature(type(layer).forward).bind_partial(layer, *call[0], **call[1]).arguments
-    named = {name: value for name, value in bound.items() if name not in ("self", "kwargs")}
-    return {**named, **bound.get("kwargs", {})}
+    args, kwargs = call
+    return {**dict(zip(argument_names(layer), args, strict=False)), **kwargs}

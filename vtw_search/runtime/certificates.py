@@ -43,7 +43,8 @@ def require_certificate(model: nn.Module) -> None:
     if certificate is None:
         raise ModelError(rule, value=config.model_type, remedy=_REMEDY)
     if certificate.failed is not None:
-        raise ModelError("the conformance check must pass", value=config.model_type, remedy=f"it failed: {certificate.failed}")
+        remedy = f"it failed: {certificate.failed}"
+        raise ModelError("the conformance check must pass", value=config.model_type, remedy=remedy)
     current = make_certificate(model, {}, None)
     for name in ("model_type", "config_digest", "torch", "transformers"):
         stated, found = getattr(certificate, name), getattr(current, name)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vtw_search.runtime.capture import by_name
+from vtw_search.runtime.capture import argument_names, by_name
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def masked_from(layers: nn.ModuleList, layer: int, hidden: torch.Tensor, mask_na
         named = by_name(module, (args, kwargs))
         states = next(iter(named.values()))
         named[mask_name] = _hide(named.get(mask_name), hidden, states)
-        return (), named
+        return tuple(named.pop(name) for name in argument_names(module)[: len(args)]), named
 
     with ExitStack() as stack:
         for module in layers[layer:]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from vtw_search.adapters import Adapter
 from vtw_search.errors import RuntimeUseError
 from vtw_search.operators import Operator
 from vtw_search.runtime.caches import Held, HeldByCaches, check_cache, visible_past, whole_lengths
+from vtw_search.runtime.capture import argument_names
 from vtw_search.runtime.slicing import crop_mask, gather_tokens, map_tensors
 from vtw_search.tokens import Selection, TokenLayout, everything, select
 
@@ -114,7 +114,7 @@ class TokenRemoval:
             return _Forward(layer=_NEVER)
         start = 0 if store is None else store.get_seq_length(0)
         forward = _Forward(removal.layer, queries, start + queries, past, selection)
-        if past is not None:
+        if store is not None and past is not None:
             forward.until_first_layer.enter_context(whole_lengths(store, removal.layer, start))
         return forward
 
@@ -134,12 +134,12 @@ class TokenRemoval:
             forward.until_first_layer.close()
         if number < forward.layer:
             return None
-        names = _argument_names(type(layer))
+        names = argument_names(layer)
         named = {**dict(zip(names, args, strict=False)), **kwargs}
         if number == forward.layer:
             self._begin(forward, named, names[0])
         self._cut(forward, number, named, length=named[names[0]].shape[-2])
-        return (), named
+        return tuple(named.pop(name) for name in names[: len(args)]), named
 
     def _begin(self, forward: _Forward, named: dict[str, Any], states: str) -> None:
         """Shorten the hidden states, and note what the cache holds from now on."""
@@ -161,8 +161,7 @@ class TokenRemoval:
         past = before.keys if before is not None else everything(
             forward.new.index.shape[0], 0, start, forward.new.index.device
         )  # fmt: skip
-        tail = 0 if forward.selection is not None else forward.queries + (before.tail if before is not None else start)
-        return Held(forward.layer, past.followed_by(forward.new), forward.total, tail)
+        return Held(forward.layer, past.followed_by(forward.new), forward.total)
 
     def _cut(self, forward: _Forward, number: int, named: dict[str, Any], length: int) -> None:
         """Cut the layer's arguments down to the tokens that stay.
@@ -234,9 +233,3 @@ def _gather_all(value: Any, index: torch.Tensor, length: int, dim: int) -> Any:
     return map_tensors(
         value, lambda tensor: gather_tokens(tensor, index, dim) if tensor.shape[dim] == length else tensor
     )
-
-
-@cache
-def _argument_names(layer: type[nn.Module]) -> tuple[str, ...]:
-    """Return the names of a layer's positional arguments; some families pass more than the hidden states by place."""
-    return tuple(name for name in inspect.signature(layer.forward).parameters if name != "self")

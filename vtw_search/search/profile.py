@@ -106,4 +106,3 @@ class Profiler:
         images = [image.open() for image in sample.images]
         inputs = self.loaded.adapter.encode(self.loaded.processor, [sample.prompt], [images])
         return {name: value.to(self.loaded.device) for name, value in inputs.items()}
-
