@@ -21,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from experiments.model_coverage.families import find
 from experiments.model_coverage.probes import family_probes
-from experiments.model_coverage.table import write_table
+from experiments.model_coverage.table import write_into, write_table
 from experiments.model_coverage.tiny import TinyFamily, reductions
 from experiments.result import Claim, write_result
 from vtw_search.adapters import ADAPTERS, find_adapter, structural_problem
@@ -131,6 +131,7 @@ def main() -> None:
             print(model_type, row["status"], row.get("reason", ""))
     rows = [json.loads(path.read_text()) for path in sorted(ROWS.glob("*.json"))]
     write_table(rows, HERE / "results" / "table.md")
+    write_into(HERE.parents[1] / "README.md", rows)
     supported = [row for row in rows if row["status"] == "supported"]
     worst = max(max(row["deviations"].values()) for row in rows if row["model_type"] in NAMED)
     claims = [

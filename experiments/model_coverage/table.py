@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vtw_search.files import write_text_atomically
 
+Row = Mapping[str, Any]
+BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"
 
-def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write supported rows, refused rows, and what was made smaller for each."""
+
+def table(rows: Sequence[Row]) -> str:
+    """Return supported rows, then refused ones."""
     supported = [row for row in rows if row["status"] == "supported"]
     refused = [row for row in rows if row["status"] == "refused"]
     lines = [
-        f"{len(supported)} of {len(rows)} architectures are supported. Each passed every contract on a tiny "
-        "random model of its own config class, eager and sdpa, for every K that it allows.",
+        f"{len(supported)} of {len(rows)} architectures are supported. Each passed every contract on a tiny random model",
+        "of its own config class, under eager and sdpa, for every K that it allows. The numbers are the largest",
+        "deviations, relative to the spread of the logits.",
         "",
         "| model type | adapter | K of the tiny model | inputs | removing = masking | cached = uncached | dtype |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -24,17 +29,27 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         "| refused | why |",
         "| --- | --- |",
         *(f"| `{row['model_type']}` | {_cell(row['reason'])} |" for row in refused),
-        "",
-        "## What the tiny models make smaller",
-        "",
-        "Setting: default value -> value of the tiny model.",
-        "",
-        *(f"- `{row['model_type']}`: {_reductions(row)}" for row in rows if row.get("tiny")),
     ]
-    write_text_atomically(path, "\n".join(lines) + "\n")
+    return "\n".join(lines)
 
 
-def _supported(row: Mapping[str, Any]) -> str:
+def write_table(rows: Sequence[Row], path: Path) -> None:
+    """Write the table, and what was made smaller for each tiny model."""
+    reductions = [f"- `{row['model_type']}`: {_reductions(row)}" for row in rows if row.get("tiny")]
+    heading = ["## What the tiny models make smaller", "", "Setting: default value -> value of the tiny model.", ""]
+    write_text_atomically(path, "\n".join([table(rows), "", *heading, *reductions]) + "\n")
+
+
+def write_into(readme: Path, rows: Sequence[Row]) -> None:
+    """Put the table between the markers of a Markdown file."""
+    block = f"{BEGIN}\n\n{table(rows)}\n\n{END}"
+    text = readme.read_text(encoding="utf-8")
+    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    assert len(pattern.findall(text)) == 1, f"{readme} must hold the markers once"
+    write_text_atomically(readme, pattern.sub(lambda _: block, text))
+
+
+def _supported(row: Row) -> str:
     numbers = {name[0]: f"{value:.0e}" for name, value in row["deviations"].items()}
     layers = f"{row['first_layer']}..{min(row['last_layer'], row['layers'] - 1)} of {row['layers']}"
     return (
@@ -43,7 +58,7 @@ def _supported(row: Mapping[str, Any]) -> str:
     )
 
 
-def _reductions(row: Mapping[str, Any]) -> str:
+def _reductions(row: Row) -> str:
     return "; ".join(f"{name} {_short(before)} -> {_short(after)}" for name, (before, after) in row["tiny"].items())
 
 

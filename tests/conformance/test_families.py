@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from experiments.model_coverage import run as coverage
 from experiments.model_coverage.families import find
 from experiments.model_coverage.probes import family_probes
+from experiments.model_coverage.table import table
 from vtw_search.adapters import ADAPTERS, find_adapter
 from vtw_search.conformance import check_model
 
@@ -54,6 +55,11 @@ def test_every_architecture_has_a_row_and_every_refusal_a_reason() -> None:
     assert len(SUPPORTED) >= 40
     assert all(ROWS[name]["reason"] for name in REFUSED)
     assert all(max(ROWS[name]["deviations"].values()) <= 1e-5 for name in SUPPORTED)
+
+
+def test_the_readme_shows_the_table() -> None:
+    readme = Path(coverage.HERE).parents[1] / "README.md"
+    assert table([ROWS[name] for name in sorted(ROWS)]) in readme.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", sorted(SUPPORTED))

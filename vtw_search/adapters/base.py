@@ -95,12 +95,14 @@ class Adapter:
         modalities: the visual inputs it takes.
         layer_arguments: what its decoder layers receive.
         needs_certificate: whether the conformance check must have passed on a model before a policy may run on it.
+        needs_image: whether the processor refuses a prompt without an image.
     """
 
     class_name: ClassVar[str]
     modalities: ClassVar[tuple[Modality, ...]] = (IMAGE, VIDEO)
     layer_arguments: ClassVar[LayerArguments] = LayerArguments()
     needs_certificate: ClassVar[bool] = False
+    needs_image: ClassVar[bool] = False
 
     def facts(self, model: nn.Module) -> ModelFacts:
         """Describe `model`."""
@@ -180,6 +182,11 @@ class Adapter:
         self, processor: Any, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]
     ) -> dict[str, torch.Tensor]:
         """Return a left-padded batch for `generate`; one prompt (without template) and its images per row."""
+        if self.needs_image and not all(images):
+            remedy = "give every prompt one image at least"
+            raise RuntimeUseError(
+                f"a prompt of {self.class_name} must have an image", value=list(prompts), remedy=remedy
+            )
         if getattr(processor, "chat_template", None) is None:
             texts = [self.plain_prompt(processor, text, len(row)) for text, row in zip(prompts, images, strict=True)]
             flat = [list(row) for row in images] if any(images) else None
@@ -190,8 +197,8 @@ class Adapter:
             for text, row in zip(prompts, images, strict=True)
         ]
         encoded = processor.apply_chat_template(
-            chats, add_generation_prompt=True, tokenize=True, return_dict=True,
-            processor_kwargs={"padding": True, "padding_side": "left", "return_tensors": "pt"},
+            chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+            processor_kwargs={"padding": True, "padding_side": "left"},
         )  # fmt: skip
         return _tensors(encoded)
 
@@ -241,7 +248,8 @@ def _placeholder_texts(processor: Any) -> Iterator[str]:
 
 
 def _tensors(encoded: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in encoded.items() if isinstance(value, torch.Tensor)}
+    """Return the tensors of a batch without its labels: they are for training, and long as the whole prompt."""
+    return {name: value for name, value in encoded.items() if isinstance(value, torch.Tensor) and name != "labels"}
 
 
 def _public_name(source: str) -> str:

@@ -10,6 +10,7 @@ class PaliGemmaAdapter(Adapter):
 
     class_name = "PaliGemmaForConditionalGeneration"
     modalities = (IMAGE,)
+    needs_image = True
 
     def plain_prompt(self, processor: object, prompt: str, images: int) -> str:
         """Return the prompt; the checkpoints have no chat template."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from vtw_search.adapters.base import Adapter
+from vtw_search.adapters.base import IMAGE, VIDEO, Adapter, Modality
 
 
 class VideoLlavaAdapter(Adapter):
-    """Images and videos have placeholders of their own."""
+    """Images and videos have placeholders of their own; the processor has its own name for an image's pixels."""
 
     class_name = "VideoLlavaForConditionalGeneration"
+    modalities = (Modality("image", IMAGE.token_settings, (*IMAGE.inputs, "pixel_values_images")), VIDEO)
 
     def plain_prompt(self, processor: object, prompt: str, images: int) -> str:
         """Return the prompt of the released checkpoint."""

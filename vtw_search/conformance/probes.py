@@ -47,7 +47,7 @@ def text_row(inputs: Inputs, row: int) -> dict[str, torch.Tensor]:
 def processor_probes(adapter: Adapter, processor: Any, device: torch.device, seed: int = 0) -> list[Probe]:
     """Return probes through the model's own processor: one image, a ragged batch of three, and text alone.
 
-    The images are noise of two sizes.
+    The images are noise of two sizes. Where a prompt needs an image, the batch has two rows and no text is alone.
 
     Raises:
         ModelError: the processor has no chat template and the adapter knows no prompt for it.
@@ -60,12 +60,10 @@ def processor_probes(adapter: Adapter, processor: Any, device: torch.device, see
         encoded = adapter.encode(processor, [prompts[row] for row in rows], [images[row] for row in rows])
         return {name: value.to(device) for name, value in encoded.items()}
 
-    alone = [encode([row]) for row in range(3)]
-    return [
-        Probe("one image", alone[0]),
-        Probe("ragged batch", encode([0, 1, 2]), tuple(enumerate(alone))),
-        Probe("text only", alone[2]),
-    ]
+    rows = range(2 if adapter.needs_image else 3)
+    alone = [encode([row]) for row in rows]
+    probes = [Probe("one image", alone[0]), Probe("ragged batch", encode(rows), tuple(enumerate(alone)))]
+    return probes if adapter.needs_image else [*probes, Probe("text only", alone[2])]
 
 
 def _noise(generator: torch.Generator, width: int, height: int) -> Any:
