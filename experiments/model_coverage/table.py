@@ -18,8 +18,8 @@ def table(rows: Sequence[Row]) -> str:
     supported = [row for row in rows if row["status"] == "supported"]
     refused = [row for row in rows if row["status"] == "refused"]
     lines = [
-        f"{len(supported)} of {len(rows)} architectures are supported. Each passed every contract on a tiny random model",
-        "of its own config class, under eager and sdpa, for every K that it allows. The numbers are the largest",
+        f"{len(supported)} of {len(rows)} architectures are supported. Each passed every contract on a tiny random",
+        "model of its own config class, under eager and sdpa, for every K that it allows. The numbers are the largest",
         "deviations, relative to the spread of the logits.",
         "",
         "| model type | adapter | K of the tiny model | inputs | removing = masking | cached = uncached | dtype |",

@@ -15,8 +15,7 @@ from experiments.model_coverage.families.llava_next import PINPOINTS
 
 BEGIN, END, UNKNOWN, FIRST_CHARACTER = "<s>", "</s>", "<unk>", 30
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789 \n.,:;?!'#|<>()[]_-/"
-
-
+# One turn of a user, as far as the families' own templates differ.
 TEMPLATE = (
     "{{ BEFORE }}{% for part in messages[0]['content'] %}{{ IMAGE if part['type'] == 'image' else part['text'] }}"
     "{% endfor %}{% if add_generation_prompt %}{{ AFTER }}{% endif %}"

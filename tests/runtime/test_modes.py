@@ -209,6 +209,12 @@ def test_static_caches_are_refused_by_name() -> None:
         answer(model, inputs, cache_implementation="static")
 
 
+def test_labels_are_refused_where_tokens_leave() -> None:
+    model, inputs = make_tiny_llava(), make_inputs((1,))
+    with apply_policy(model, Policy.withdraw(LAYER)), pytest.raises(RuntimeUseError, match="no loss"):
+        model(**inputs, labels=inputs["input_ids"])
+
+
 def test_too_few_image_tokens_are_an_error_and_leave_nothing_behind() -> None:
     model, inputs = make_tiny_llava(), make_inputs((1,))
     inputs["input_ids"][0, 3] = 8

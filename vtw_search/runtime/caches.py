@@ -16,7 +16,7 @@ from transformers.cache_utils import DummyLayer
 
 from vtw_search.adapters import keeps_keys_and_values
 from vtw_search.errors import RuntimeUseError
-from vtw_search.tokens import Selection
+from vtw_search.tokens import Selection, everything
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,28 @@ class Held:
 
     Attributes:
         layer: K.
-        keys: the positions that were kept, in order.
+        kept: the positions that were kept of the first `covered` ones, in order; all later ones were kept.
+        covered: how far `kept` reaches.
         total: length of the whole sequence, removed tokens included.
     """
 
     layer: int
-    keys: Selection
+    kept: Selection
+    covered: int
     total: int
+
+    @property
+    def keys(self) -> Selection:
+        """All positions that were kept."""
+        rows, device = self.kept.index.shape[0], self.kept.index.device
+        return self.kept.followed_by(everything(rows, self.covered, self.total - self.covered, device))
+
+    def followed_by(self, new: Selection | None, queries: int) -> Held:
+        """Return what is held after `queries` more tokens, of which `new` stayed; None for all of them."""
+        total = self.total + queries
+        if new is None:
+            return Held(self.layer, self.kept, self.covered, total)
+        return Held(self.layer, self.keys.followed_by(new), total, total)
 
     def cropped(self, total: int) -> Held:
         """Return what is left after the sequence was cropped to `total` positions, as assisted decoding does.
@@ -39,12 +54,13 @@ class Held:
         Raises:
             RuntimeUseError: some of the positions that were cropped off had been removed, so that layers lost others.
         """
-        gone = self.total - total
-        last = self.keys.columns(slice(self.keys.length - gone, None))
-        expected = torch.arange(total, self.total, device=last.index.device)
-        if last.length != gone or not bool((last.index == expected).all()):
-            raise _changed(f"{gone} positions were cropped, some of which had left before")
-        return Held(self.layer, self.keys.columns(slice(0, self.keys.length - gone)), total)
+        if total >= self.covered:
+            return Held(self.layer, self.kept, self.covered, total)
+        gone, length = self.covered - total, self.kept.length
+        last = self.kept.columns(slice(max(0, length - gone), None)).index
+        if length < gone or not bool((last == torch.arange(total, self.covered, device=last.device)).all()):
+            raise _changed(f"{self.total - total} positions were cropped, some of which had left before")
+        return Held(self.layer, self.kept.columns(slice(0, length - gone)), total, total)
 
 
 class HeldByCaches:
@@ -85,7 +101,7 @@ class HeldByCaches:
         if total < held.total:
             held = held.cropped(total)
         found = (total, _rows(cache))
-        if found != (held.total, rows) or held.keys.index.shape[0] != rows:
+        if found != (held.total, rows) or held.kept.index.shape[0] != rows:
             raise _changed(f"(positions, rows) {found} instead of {(held.total, rows)}")
         return held
 

@@ -17,7 +17,7 @@ from vtw_search.adapters import Adapter
 from vtw_search.errors import RuntimeUseError
 from vtw_search.operators import Operator
 from vtw_search.runtime.caches import Held, HeldByCaches, check_cache, visible_past, whole_lengths
-from vtw_search.runtime.capture import argument_names
+from vtw_search.runtime.capture import argument_names, by_name
 from vtw_search.runtime.slicing import crop_mask, gather_tokens, map_tensors
 from vtw_search.tokens import Selection, TokenLayout, everything, select
 
@@ -37,9 +37,9 @@ class _Forward:
     """State of one forward call of the model, from its entry to its exit.
 
     Attributes:
-        layer: K; L + 1 or more when nothing leaves in this call and nothing has left before.
+        layer: K, or `_NEVER` when nothing leaves in this call and nothing has left before.
         queries: how many new tokens there are.
-        past: what the cache holds from earlier calls; None when it holds everything, or there is none.
+        past: what the layers from K on hold of earlier tokens; None when they have no cache.
         selection: which of the new tokens stay; None when all do.
         until_first_layer: closes what has to be over before the first decoder layer runs.
         cut: arguments that were cut already, because all layers are given the same objects.
@@ -48,13 +48,28 @@ class _Forward:
 
     layer: int
     queries: int = 0
-    total: int = 0
     past: Held | None = None
     selection: Selection | None = None
-    new: Selection | None = None
     until_first_layer: ExitStack = field(default_factory=ExitStack)
     cut: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)
     past_by_mask: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def start(self) -> int:
+        """How many tokens came before."""
+        return 0 if self.past is None else self.past.total
+
+    @property
+    def new(self) -> Selection | None:
+        """Which positions of the whole sequence stay of the new tokens; None when all do."""
+        if self.selection is None:
+            return None
+        return Selection(self.selection.index + self.start, self.selection.filler)
+
+    @property
+    def all_is_seen(self) -> bool:
+        """Whether every new token stays and none of the held keys is a filler."""
+        return self.selection is None and self.past is not None and self.past.kept.filler is None
 
 
 class _PerThread(threading.local):
@@ -108,14 +123,20 @@ class TokenRemoval:
         """Decide which of the new tokens stay, and what the layers >= K are going to see as keys."""
         store = kwargs.get(self.arguments.cache)
         rows, queries = _shape(kwargs) if visual is None else visual.shape
-        past = None if store is None else self.held.recall(store, removal.layer, rows)
+        held = None if store is None else self.held.recall(store, removal.layer, rows)
         selection = None if visual is None else _choose(removal.operator, visual, kwargs.get("attention_mask"))
-        if past is None and selection is None:
+        if held is None and selection is None:
             return _Forward(layer=_NEVER)
-        start = 0 if store is None else store.get_seq_length(0)
-        forward = _Forward(removal.layer, queries, start + queries, past, selection)
-        if store is not None and past is not None:
-            forward.until_first_layer.enter_context(whole_lengths(store, removal.layer, start))
+        if kwargs.get("labels") is not None:
+            remedy = "leave out labels, or compute the loss from the logits of the tokens that stay"
+            raise RuntimeUseError("under a policy a call returns no loss", remedy=remedy)
+        past = held
+        if past is None and store is not None and selection is not None:
+            start = store.get_seq_length(0)
+            past = Held(removal.layer, everything(rows, 0, start, selection.index.device), start, start)
+        forward = _Forward(removal.layer, queries, past, selection)
+        if store is not None and held is not None:
+            forward.until_first_layer.enter_context(whole_lengths(store, removal.layer, held.total))
         return forward
 
     def _leave(self, *_: Any) -> None:
@@ -134,34 +155,31 @@ class TokenRemoval:
             forward.until_first_layer.close()
         if number < forward.layer:
             return None
+        if number == forward.layer:
+            self._note_held(forward, layer, args, kwargs)
+        if forward.all_is_seen and kwargs.get(self.arguments.mask, ...) is None:
+            return None  # decoding without padding: the layer's arguments are right as they are
         names = argument_names(layer)
         named = {**dict(zip(names, args, strict=False)), **kwargs}
-        if number == forward.layer:
-            self._begin(forward, named, names[0])
+        if number == forward.layer and forward.selection is not None:
+            named[names[0]] = gather_tokens(named[names[0]], forward.selection.index, -2)
         self._cut(forward, number, named, length=named[names[0]].shape[-2])
         return tuple(named.pop(name) for name in names[: len(args)]), named
 
-    def _begin(self, forward: _Forward, named: dict[str, Any], states: str) -> None:
-        """Shorten the hidden states, and note what the cache holds from now on."""
-        hidden, store = named[states], named.get(self.arguments.cache)
-        start = forward.total - forward.queries
-        if forward.selection is not None:
-            index = forward.selection.index
-            named[states] = gather_tokens(hidden, index, -2)
-            forward.new = Selection(index + start, forward.selection.filler)
-        else:
-            forward.new = everything(hidden.shape[-3], start, forward.queries, hidden.device)
-        if store is not None:
+    def _note_held(self, forward: _Forward, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Remember what the layers from K on hold once this call is through."""
+        store = kwargs.get(self.arguments.cache)
+        if store is None:
+            store = by_name(layer, (args, kwargs)).get(self.arguments.cache)
+        if store is None:
+            return
+        if forward.past is None:
+            # The model itself made this cache, so that nothing came before.
             check_cache(store)
-            self.held.remember(store, self._held_after(forward, start))
-
-    def _held_after(self, forward: _Forward, start: int) -> Held:
-        assert forward.new is not None
-        before = forward.past
-        past = before.keys if before is not None else everything(
-            forward.new.index.shape[0], 0, start, forward.new.index.device
-        )  # fmt: skip
-        return Held(forward.layer, past.followed_by(forward.new), forward.total)
+            assert forward.selection is not None
+            self.held.remember(store, Held(forward.layer, forward.selection, forward.queries, forward.queries))
+        else:
+            self.held.remember(store, forward.past.followed_by(forward.new, forward.queries))
 
     def _cut(self, forward: _Forward, number: int, named: dict[str, Any], length: int) -> None:
         """Cut the layer's arguments down to the tokens that stay.
@@ -193,14 +211,15 @@ class TokenRemoval:
         if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 4):
             remedy = "load the model with attn_implementation eager or sdpa"
             raise RuntimeUseError("a layer's attention mask must be 4D", value=type(mask).__name__, remedy=remedy)
-        assert forward.new is not None
-        keys = forward.new
-        if past:
-            rows, device = keys.index.shape[0], keys.index.device
-            start = forward.total - forward.queries
-            earlier = forward.past.keys if forward.past is not None else everything(rows, 0, start, device)
-            keys = earlier.columns(slice(earlier.length - past, None)).followed_by(keys)
-        return crop_mask(mask, index, keys, forward.total, forward.queries)
+        total = forward.start + forward.queries
+        if forward.past is None:
+            assert forward.new is not None
+            keys = forward.new
+        else:
+            after = forward.past.followed_by(forward.new, forward.queries).keys
+            earlier = forward.past.keys.length
+            keys = after.columns(slice(earlier - past, None))
+        return crop_mask(mask, index, keys, total, forward.queries)
 
 
 _NEVER = -1
