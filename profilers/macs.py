@@ -6,14 +6,16 @@ is left out by name (`profilers.aten`), and an operator that is neither stops th
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 
 import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 from torch._C import Value
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils.flop_counter import FlopCounterMode
 
 from profilers.aten import COUNTED, NOT_COUNTED, Handle, UncountedOperatorError
 
@@ -120,6 +122,29 @@ def count_macs(module: nn.Module, /, *args: object, **kwargs: object) -> MacsCou
     if unknown := {name: calls for name, calls in not_counted.items() if name not in NOT_COUNTED}:
         raise UncountedOperatorError(unknown)
     return MacsCount(sum(by_operator.values()), by_operator, not_counted, _names_in_module(analysis.uncalled_modules()))
+
+
+def count_macs_outside(module: nn.Module, inner: Iterable[nn.Module], /, **kwargs: object) -> int:
+    """Counts the multiply-adds of `module(**kwargs)` that are spent outside the submodules `inner`.
+
+    Some models cannot be traced as a whole, because sizes in them depend on values. Here the call is made once and
+    watched by torch's FlopCounterMode; attention is computed by its plain formula meanwhile, which is counted by the
+    full-square convention, as in `count_macs`.
+
+    Args:
+        module: the module to call.
+        inner: submodules that do not contain each other; a call of one of them counts as zero.
+        **kwargs: keyword arguments of the call.
+
+    Returns:
+        The macs, half of the flops that torch reports.
+    """
+    names = {submodule: name for name, submodule in module.named_modules()}
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(**kwargs)
+    counts = {name: sum(parts.values()) for name, parts in counter.get_flop_counts().items()}
+    inside = sum(counts.get(f"{type(module).__name__}.{names[submodule]}", 0) for submodule in inner)
+    return int(counts["Global"] - inside) // 2
 
 
 class _TensorCall(nn.Module):

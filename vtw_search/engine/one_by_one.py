@@ -131,9 +131,10 @@ class BatchEvaluator:
         return Answers(tokens, self._lengths(tokens), logits, tuple(text.strip() for text in texts))
 
     def _lengths(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Count tokens up to and including the first end token."""
+        """Count tokens up to and including the first end token; all of them for a model that has none."""
         ends = self.loaded.model.generation_config.eos_token_id
-        end_ids = torch.tensor(ends if isinstance(ends, list) else [ends], device=tokens.device)
+        known = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        end_ids = torch.tensor(known, dtype=tokens.dtype, device=tokens.device)
         ended = torch.isin(tokens, end_ids).int().cumsum(dim=1)
         return (ended == 0).sum(dim=1).add(1).clamp_max(tokens.shape[1])
 

@@ -1,4 +1,4 @@
-"""Macs of a policy's prefill: composed from parts on the meta device, or traced on the loaded model."""
+"""Macs of a policy's prefill: composed from parts on the meta device, or counted on the loaded model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from profilers.aten import UncountedOperatorError
-from profilers.macs import PrefillMacs, count_macs
+from profilers.macs import PrefillMacs, count_macs, count_macs_outside
 from vtw_search.adapters import MacsModel, ModuleCall
 from vtw_search.errors import ModelError
 from vtw_search.evaluation.model import LoadedModel
@@ -45,7 +45,7 @@ class PartsCounter:
 
 
 class TracedCounter:
-    """For all other families: the calls that decoder layers receive under the policy are traced on the loaded model.
+    """For all other families: the calls that decoder layers receive under the policy are counted on the loaded model.
 
     What is neither decoder layer nor output projection (tower, projector, position encodings) is counted as `vision`.
     """
@@ -71,16 +71,12 @@ class TracedCounter:
         return PrefillMacs(self._outside[0], 0, layers, self._outside[1])
 
     def _outside_of_layers(self) -> tuple[int, int]:
-        """Return the macs outside the decoder layers and the macs of the output projection at one position."""
-        model, length = self.loaded.model, self.inputs["input_ids"].shape[1]
-        whole = _count(ModuleCall(model, (), {**self.inputs, "use_cache": False}))
-        with captured(self.stack) as calls, torch.no_grad():
-            model(**self.inputs, use_cache=False)
-        layers = sum(_count(ModuleCall(layer, *calls[number][0])) for number, layer in enumerate(self.stack))
+        """Return the macs outside decoder layers and output projection, and those of the projection at one position."""
+        model = self.loaded.model
         head = model.get_output_embeddings()
+        outside = count_macs_outside(model, [*self.stack, head], **self.inputs, use_cache=False)
         states = torch.zeros(1, 1, head.in_features, device=head.weight.device, dtype=head.weight.dtype)
-        projection = _count(ModuleCall(head, (states,), {}))
-        return whole - layers - length * projection, projection
+        return outside, _count(ModuleCall(head, (states,), {}))
 
 
 def macs_counter(loaded: LoadedModel, inputs: Mapping[str, Any]) -> MacsCounter:
