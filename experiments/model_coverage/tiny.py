@@ -59,6 +59,8 @@ class TinyFamily:
         """Return the model in evaluation mode, with weights whose logits depend on what the model sees."""
         config = self.config()
         config._attn_implementation = attention
+        if dtype == torch.float64:
+            config._experts_implementation = "eager"  # the grouped kernel refuses double precision
         torch.manual_seed(seed)
         model = self.model(config).eval()
         randomise(model, seed)

@@ -142,6 +142,6 @@ def deviation(found: torch.Tensor, expected: torch.Tensor) -> float:
     allowed = expected > lowest
     if not torch.equal(found > lowest, allowed):
         return float("inf")
-    found, expected = found[allowed].float(), expected[allowed].float()
+    found, expected = found[allowed].double(), expected[allowed].double()
     result = float(((found - expected).abs().max() / expected.std()).item())
     return result if result == result else float("inf")

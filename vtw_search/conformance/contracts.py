@@ -22,7 +22,11 @@ Contract = Callable[[Bench], float]
 
 
 class ContractError(Exception):
-    """A contract does not hold, for a reason that is no number."""
+    """A contract does not hold, for a reason that is more than a number."""
+
+    def __init__(self, reason: str, deviation: float | None = None) -> None:
+        self.deviation = deviation
+        super().__init__(reason)
 
 
 def keep_all_changes_nothing(bench: Bench) -> float:
@@ -74,7 +78,7 @@ def cached_decode_equals_uncached(bench: Bench) -> float:
             worst = max(worst, deviation(found.logits, expected.logits))
     if worst > bench.tolerance:
         own = max(_own_deviation(bench, probe) for probe in bench.visual_probes)
-        raise ContractError(f"deviation {worst:.1e}; without any policy the model's own is {own:.1e}")
+        raise ContractError(f"deviation {worst:.1e}; without any policy the model's own is {own:.1e}", worst)
     return worst
 
 
@@ -101,16 +105,15 @@ def positions_are_kept(bench: Bench) -> float:
 
 
 def rows_are_independent(bench: Bench) -> float:
-    """A row of a ragged batch gets the logits that it gets alone."""
+    """A row of a ragged batch generates with the logits that it has alone."""
     worst = 0.0
     for probe in bench.probes:
         for layer in bench.layers if probe.alone else []:
             with bench.under(Policy.withdraw(layer)):
-                together = bench.logits(probe.inputs)
+                together = bench.generate(probe.inputs)
                 for row, inputs in probe.alone:
-                    alone = bench.logits(inputs)
-                    count = min(alone.shape[1], _text_at_the_end(bench, probe, row))
-                    worst = max(worst, deviation(together[row, -count:], alone[0, -count:]))
+                    alone = bench.generate(inputs, together.tokens[row : row + 1])
+                    worst = max(worst, deviation(together.logits[row], alone.logits[0]))
     return worst
 
 
@@ -210,12 +213,6 @@ def _difference(expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> 
                 raise ContractError(f"positions of shape {tuple(other.shape)} instead of {tuple(one.shape)}")
             worst = max(worst, float((one - other).abs().max()))
     return worst
-
-
-def _text_at_the_end(bench: Bench, probe: Probe, row: int) -> int:
-    visual = bench.adapter.visual_mask(bench.model, probe.inputs)
-    blocked = ~probe.real[row] if visual is None else visual[row] | ~probe.real[row]
-    return int((~blocked.flip(0)).int().cumprod(0).sum())
 
 
 def _hook_count(model: nn.Module) -> int:
