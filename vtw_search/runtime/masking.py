@@ -30,10 +30,15 @@ def masked_from(layers: nn.ModuleList, layer: int, hidden: torch.Tensor, mask_na
         mask_name: argument of a layer that takes the attention mask.
     """
 
+    width = 0
+
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        nonlocal width
         named = by_name(module, (args, kwargs))
         states = next(iter(named.values()))
-        named[mask_name] = _hide(named.get(mask_name), hidden, states)
+        if module is layers[layer]:
+            width = states.shape[-2]
+        named[mask_name] = _hide(named.get(mask_name), hidden, states, width)
         return tuple(named.pop(name) for name in argument_names(module)[: len(args)]), named
 
     with ExitStack() as stack:
@@ -42,12 +47,11 @@ def masked_from(layers: nn.ModuleList, layer: int, hidden: torch.Tensor, mask_na
         yield
 
 
-def _hide(mask: torch.Tensor | None, hidden: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-    length, device = states.shape[-2], states.device
+def _hide(mask: torch.Tensor | None, hidden: torch.Tensor, states: torch.Tensor, width: int) -> torch.Tensor:
+    # Where a model has dropped all queries but the last, there are fewer rows than columns.
+    rows, device = states.shape[-2], states.device
     if mask is None:
-        mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
-    # Where a model has dropped all queries but the last, the mask has fewer rows than columns.
-    rows, width = mask.shape[-2:]
+        mask = torch.ones(width, width, dtype=torch.bool, device=device).tril()[None, None, width - rows :]
     columns = functional.pad(hidden.to(device), (0, width - hidden.shape[1]), value=False)[:, None, None, :]
     columns = columns & ~torch.eye(width, dtype=torch.bool, device=device)[width - rows :]
     mask = mask.expand(len(hidden), -1, -1, -1)
