@@ -130,7 +130,7 @@ def main() -> None:
             row = row_of(model_type)
             write_text_atomically(path, json.dumps(row, indent=1) + "\n")
             print(model_type, row["status"], row.get("reason", ""))
-    rows = [json.loads(path.read_text()) for path in sorted(ROWS.glob("*.json"))]
+    rows = sorted((json.loads(path.read_text()) for path in ROWS.glob("*.json")), key=lambda row: row["model_type"])
     write_table(rows, HERE / "results" / "table.md")
     write_into(HERE.parents[1] / "README.md", rows)
     supported = [row for row in rows if row["status"] == "supported"]
