@@ -78,12 +78,12 @@ class TinyFamily:
 
         Args:
             rows: per row, the kinds of its images in order; an empty row is text only.
-            words: text tokens after the last image of the first row; each further row has five more, so that rows keep
-                different numbers of tokens.
+            words: text tokens after the last image of the first row. Further rows have so many more that, markers of
+                images included, rows keep different numbers of tokens.
             seed: of token ids and pixels.
         """
         config, generator = self.config(), torch.Generator().manual_seed(seed)
-        ids = [self._row(config, kinds, words + 5 * number, generator) for number, kinds in enumerate(rows)]
+        ids = [self._row(config, kinds, words + 7 * number + number**2, generator) for number, kinds in enumerate(rows)]
         length = max(map(len, ids))
         input_ids = torch.tensor([[0] * (length - len(row)) + row for row in ids])
         attention_mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in ids])
