@@ -20,7 +20,7 @@ from experiments.result import Claim, write_result
 from vtw_search import Policy, apply_policy
 
 BEFORE, VISUAL, AFTER, IMAGE = 35, 576, 40, 3
-HIDDEN, LAYERS, PAIRS = 1024, 32, 12
+HIDDEN, LAYERS, PAIRS = 1024, 32, 10
 
 
 def build() -> Any:
@@ -39,7 +39,7 @@ def make_inputs() -> dict[str, Any]:
     """Return the arguments of a prefill whose image is encoded already."""
     ids = torch.randint(10, 2000, (1, BEFORE + VISUAL + AFTER))
     ids[:, BEFORE : BEFORE + VISUAL] = IMAGE
-    features = BaseModelOutputWithPooling(pooler_output=torch.randn(1, VISUAL, HIDDEN))
+    features = BaseModelOutputWithPooling(pooler_output=(torch.randn(VISUAL, HIDDEN),))
     return {"input_ids": ids, "mm_encoder_outputs": {"image": features}, "logits_to_keep": 1, "use_cache": True}
 
 
@@ -49,7 +49,7 @@ def ideal(model: Any, inputs: dict[str, Any], layer: int) -> torch.Tensor:
     decoder, ids = model.model.language_model, inputs["input_ids"]
     hidden = decoder.embed_tokens(ids)
     places = (ids == IMAGE)[..., None]
-    hidden = hidden.masked_scatter(places, inputs["mm_encoder_outputs"]["image"].pooler_output)
+    hidden = hidden.masked_scatter(places, inputs["mm_encoder_outputs"]["image"].pooler_output[0])
     positions = torch.arange(ids.shape[1])[None]
     rotary, cache = decoder.rotary_emb(hidden, position_ids=positions), DynamicCache(config=model.config)
     for number, module in enumerate(decoder.layers):
