@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from typing import Any
 
@@ -82,7 +83,8 @@ def test_sampling_is_the_same_with_and_without_a_cache(name: str) -> None:
     with apply_policy(model, Policy.withdraw(LAYER)):
         for cached in (True, False):
             torch.manual_seed(5)
-            drawn.append(answer(model, inputs, do_sample=True, temperature=0.7, use_cache=cached))
+            arguments = {"do_sample": True, "temperature": 0.7, "suppress_tokens": [3, 4]}
+            drawn.append(answer(model, inputs, use_cache=cached, **arguments))
     assert drawn[0].equal(drawn[1])
 
 
@@ -91,7 +93,9 @@ def test_beam_search_is_the_same_with_and_without_a_cache(name: str) -> None:
     family = find(name)
     model, inputs = family.build(), family.inputs([("small",), ("small",)])
     with apply_policy(model, Policy.withdraw(LAYER)):
-        found, uncached = (answer(model, inputs, num_beams=3, use_cache=cached) for cached in (True, False))
+        found, uncached = (
+            answer(model, inputs, num_beams=3, suppress_tokens=[3, 4], use_cache=cached) for cached in (True, False)
+        )
     assert found.equal(uncached)
 
 
@@ -201,6 +205,34 @@ def test_a_cache_stays_with_its_policy() -> None:
         active.use("t4")
         with pytest.raises(RuntimeUseError, match="filled with K = 2"):
             model(input_ids=torch.tensor([[4]]), past_key_values=cache, use_cache=True)
+
+
+def test_a_cache_remembers_its_policy_in_a_later_block_and_in_a_copy() -> None:
+    model, cache = make_tiny_llava(), DynamicCache()
+    inputs, step = make_inputs((1,)), {"input_ids": torch.tensor([[4]])}
+    with torch.no_grad():
+        with apply_policy(model, Policy.withdraw(2)):
+            model(**inputs, past_key_values=cache, use_cache=True)
+            twin = copy.deepcopy(cache)
+            expected = model(**step, past_key_values=cache, use_cache=True).logits
+        with apply_policy(model, Policy.withdraw(2)) as active:
+            again = copy.deepcopy(twin)
+            assert model(**step, past_key_values=twin, use_cache=True).logits.equal(expected)
+            for other in (Policy.withdraw(1), Policy.keep_all()):
+                active.use(other)
+                with pytest.raises(RuntimeUseError, match="filled with K = 2"):
+                    model(**step, past_key_values=again, use_cache=True)
+
+
+def test_a_mark_is_for_one_call() -> None:
+    model, inputs = make_tiny_llava(), make_inputs((1,))
+    with torch.no_grad(), apply_policy(model, Policy.withdraw(2)) as active:
+        expected = model(**inputs).logits
+        active.mark_visual(torch.ones_like(inputs["input_ids"], dtype=torch.bool))
+        active.use(Policy.keep_all())
+        model(**inputs)
+        active.use(Policy.withdraw(2))
+        assert model(**inputs).logits.equal(expected)
 
 
 def test_static_caches_are_refused_by_name() -> None:

@@ -13,6 +13,7 @@ from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from vtw_search.adapters import Adapter
 from vtw_search.conformance.probes import Inputs, Probe
+from vtw_search.errors import PolicyError
 from vtw_search.facts import ModelFacts
 from vtw_search.operators import find_operator
 from vtw_search.policies import Policy
@@ -64,7 +65,10 @@ class Bench:
         self.facts: ModelFacts = adapter.facts(model)
         self.stack: nn.ModuleList = adapter.decoder_layers(model)
         possible = [layer for layer in range(self.facts.num_layers) if self.facts.supports(layer)]
-        self.layers = possible if layers is None else [layer for layer in layers if layer in possible]
+        self.layers = possible if layers is None else layers
+        if not self.layers or not set(self.layers) <= set(possible):
+            remedy = f"this model allows {possible[0]}..{possible[-1]}"
+            raise PolicyError("the layers to check must be possible ones", value=layers, remedy=remedy)
 
     @property
     def visual_probes(self) -> list[Probe]:
@@ -138,6 +142,8 @@ def deviation(found: torch.Tensor, expected: torch.Tensor) -> float:
 
     Logits that the model itself forbids, by a value near the lowest that there is, are held equal and left out.
     """
+    if found.isnan().any() or expected.isnan().any():
+        return float("inf")
     lowest = torch.finfo(expected.dtype).min / 2
     allowed = expected > lowest
     if not torch.equal(found > lowest, allowed):

@@ -139,6 +139,8 @@ def misuse_is_refused(bench: Bench) -> float:
             model.generate(**interrupted, max_new_tokens=2, stopping_criteria=[_interrupt])
     except _InterruptedError:
         pass
+    else:
+        raise ContractError("generation was not interrupted, so that nothing can be said of what it leaves")
     if _hook_count(model) != before:
         raise ContractError(f"{_hook_count(model) - before} hooks stay on the model after an exception")
     return 0.0

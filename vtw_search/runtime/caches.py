@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import torch
@@ -63,47 +61,41 @@ class Held:
         return Held(self.layer, self.kept.columns(slice(0, length - gone)), total, total)
 
 
-class HeldByCaches:
-    """Remembers, as long as a cache lives, what it holds."""
+def remember(cache: Cache, held: Held) -> None:
+    """Note on the cache itself what it holds, so that a copy of it, or a later policy block, knows as well."""
+    cache._vtw_held = held  # type: ignore[attr-defined]
 
-    def __init__(self) -> None:
-        self._held: weakref.WeakKeyDictionary[Cache, Held] = weakref.WeakKeyDictionary()
-        self._lock = Lock()
 
-    def remember(self, cache: Cache, held: Held) -> None:
-        """Note what `cache` holds once this forward is through."""
-        with self._lock:
-            self._held[cache] = held
+def recall(cache: Cache, layer: int | None, rows: int) -> Held | None:
+    """Return what `cache` holds; None when no token was ever removed from it.
 
-    def recall(self, cache: Cache, layer: int, rows: int) -> Held | None:
-        """Return what `cache` holds; None when no token was ever removed from it.
+    Args:
+        cache: as the caller passed it, before the forward.
+        layer: K of the policy that is active; None when it keeps every token.
+        rows: batch size of the call.
 
-        Args:
-            cache: as the caller passed it, before the forward.
-            layer: K of the policy that is active.
-            rows: batch size of the call.
-
-        Raises:
-            RuntimeUseError: the cache cannot be used under a policy, was filled under another one, or was changed by
-                something else than the model's own forward.
-        """
+    Raises:
+        RuntimeUseError: the cache cannot be used under a policy, was filled under another one, or was changed by
+            something else than the model's own forward.
+    """
+    held: Held | None = getattr(cache, "_vtw_held", None)
+    if layer is not None:
         check_cache(cache)
-        total = cache.get_seq_length(0)
-        with self._lock:
-            held = self._held.get(cache)
-        if held is None:
-            if total and cache.get_seq_length(layer) != total:
-                raise _changed(f"{cache.get_seq_length(layer)} positions at layer {layer}, {total} at layer 0")
-            return None
-        if held.layer != layer:
-            remedy = "finish a conversation under the policy that it was begun with"
-            raise RuntimeUseError(f"this cache was filled with K = {held.layer}", value=layer, remedy=remedy)
-        if total < held.total:
-            held = held.cropped(total)
-        found = (total, _rows(cache))
-        if found != (held.total, rows) or held.kept.index.shape[0] != rows:
-            raise _changed(f"(positions, rows) {found} instead of {(held.total, rows)}")
-        return held
+    total = cache.get_seq_length(0)
+    if held is None or total == 0:
+        if layer is not None and total and cache.get_seq_length(layer) != total:
+            raise _changed(f"{cache.get_seq_length(layer)} positions at layer {layer}, {total} at layer 0")
+        return None
+    if held.layer != layer:
+        remedy = "finish a conversation under the policy that it was begun with"
+        value = "keep-all" if layer is None else layer
+        raise RuntimeUseError(f"this cache was filled with K = {held.layer}", value=value, remedy=remedy)
+    if total < held.total:
+        held = held.cropped(total)
+    found = (total, _rows(cache))
+    if found != (held.total, rows) or held.kept.index.shape[0] != rows:
+        raise _changed(f"(positions, rows) {found} instead of {(held.total, rows)}")
+    return held
 
 
 def check_cache(cache: Cache) -> None:
@@ -146,7 +138,8 @@ def whole_lengths(cache: Cache, layer: int, total: int) -> Iterator[None]:
         yield
     finally:
         for stored in shadowed:
-            del stored.__dict__["get_seq_length"], stored.__dict__["get_mask_sizes"]
+            for name in ("get_seq_length", "get_mask_sizes"):
+                stored.__dict__.pop(name, None)
 
 
 def _shadow(stored: Any, total: int) -> None:

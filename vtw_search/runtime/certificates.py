@@ -14,7 +14,7 @@ from vtw_search.facts import whole_config_digest
 from vtw_search.policies import Certificate
 
 _accepted: weakref.WeakKeyDictionary[nn.Module, Certificate] = weakref.WeakKeyDictionary()
-_REMEDY = "run vtw_search.conformance.certify(model, processor), or `vtw-policy check --model <folder or id>`"
+_REMEDY = "run vtw_search.conformance.certify(model, processor), or apply the policy file of a search on this model"
 
 
 def make_certificate(model: nn.Module, deviations: dict[str, float], failed: str | None) -> Certificate:

@@ -16,7 +16,7 @@ from transformers import Cache
 from vtw_search.adapters import Adapter
 from vtw_search.errors import RuntimeUseError
 from vtw_search.operators import Operator
-from vtw_search.runtime.caches import Held, HeldByCaches, check_cache, visible_past, whole_lengths
+from vtw_search.runtime.caches import Held, check_cache, recall, remember, visible_past, whole_lengths
 from vtw_search.runtime.capture import argument_names, by_name
 from vtw_search.runtime.slicing import crop_mask, gather_tokens, map_tensors
 from vtw_search.tokens import Selection, TokenLayout, everything, select
@@ -85,7 +85,6 @@ class TokenRemoval:
         self.model, self.adapter, self.current = model, adapter, current
         self.arguments = adapter.layer_arguments
         self.thread = _PerThread()
-        self.held = HeldByCaches()
 
     def register(self, stack: ExitStack) -> None:
         """Put the hooks on; closing `stack` takes them off."""
@@ -104,26 +103,27 @@ class TokenRemoval:
         self.thread.visual = visual
 
     def _enter(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        removal = self.current()
+        left_over, self.thread.forward = self.thread.forward, None
+        if left_over is not None:
+            left_over.until_first_layer.close()  # the call before was interrupted, so that it was never left
+        marked, self.thread.visual = self.thread.visual, None
+        removal, store = self.current(), kwargs.get(self.arguments.cache)
         if removal is None:
+            if store is not None:
+                recall(store, None, 0)
             self.thread.forward = _Forward(layer=_NEVER)
             return
         if args:
             remedy = "call model(input_ids=..., pixel_values=..., attention_mask=...)"
             raise RuntimeUseError("under a policy the model takes keyword arguments only", remedy=remedy)
-        visual, self.thread.visual = self._visual(kwargs), None
+        visual = self.adapter.visual_mask(self.model, kwargs) if marked is None else marked
         self.thread.forward = self._plan(removal, visual, kwargs)
-
-    def _visual(self, kwargs: dict[str, Any]) -> torch.Tensor | None:
-        if self.thread.visual is not None:
-            return self.thread.visual
-        return self.adapter.visual_mask(self.model, kwargs)
 
     def _plan(self, removal: Removal, visual: torch.Tensor | None, kwargs: dict[str, Any]) -> _Forward:
         """Decide which of the new tokens stay, and what the layers >= K are going to see as keys."""
         store = kwargs.get(self.arguments.cache)
         rows, queries = _shape(kwargs) if visual is None else visual.shape
-        held = None if store is None else self.held.recall(store, removal.layer, rows)
+        held = None if store is None else recall(store, removal.layer, rows)
         selection = None if visual is None else _choose(removal.operator, visual, kwargs.get("attention_mask"))
         if held is None and selection is None:
             return _Forward(layer=_NEVER)
@@ -177,9 +177,9 @@ class TokenRemoval:
             # The model itself made this cache, so that nothing came before.
             check_cache(store)
             assert forward.selection is not None
-            self.held.remember(store, Held(forward.layer, forward.selection, forward.queries, forward.queries))
+            remember(store, Held(forward.layer, forward.selection, forward.queries, forward.queries))
         else:
-            self.held.remember(store, forward.past.followed_by(forward.new, forward.queries))
+            remember(store, forward.past.followed_by(forward.new, forward.queries))
 
     def _cut(self, forward: _Forward, number: int, named: dict[str, Any], length: int) -> None:
         """Cut the layer's arguments down to the tokens that stay.
@@ -205,6 +205,9 @@ class TokenRemoval:
         past = visible_past(store, number)
         if past is not None:
             forward.past_by_mask[id(mask)] = past
+        if id(mask) not in forward.past_by_mask and mask is not None and forward.start:
+            remedy = "pass one token at a time, as generate does"
+            raise RuntimeUseError("several tokens on a cache are not supported in this family", remedy=remedy)
         return forward.past_by_mask.get(id(mask), 0)
 
     def _crop_mask(self, forward: _Forward, index: torch.Tensor | None, past: int, mask: Any) -> Any:
