@@ -140,8 +140,16 @@ def count_macs_outside(module: nn.Module, inner: Iterable[nn.Module], /, **kwarg
         The macs, half of the flops that torch reports.
     """
     names = {submodule: name for name, submodule in module.named_modules()}
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(**kwargs)
+    # torch's module tracker hooks gradients of inputs that want one, also where none are computed.
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(**kwargs)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
     counts = {name: sum(parts.values()) for name, parts in counter.get_flop_counts().items()}
     inside = sum(counts.get(f"{type(module).__name__}.{names[submodule]}", 0) for submodule in inner)
     return int(counts["Global"] - inside) // 2
