@@ -171,5 +171,5 @@ def _check_use(model: nn.Module, adapter: Adapter, facts: ModelFacts) -> None:
     if patched is not None:
         remedy = "load the model without the library that replaces its forward"
         raise RuntimeUseError("the model must be unmodified", value=f"{patched}.forward is replaced", remedy=remedy)
-    if any(module._compiled_call_impl is not None for module in (model, *layers)):
+    if any(module._compiled_call_impl is not None for module in model.modules()):
         raise RuntimeUseError("a compiled model cannot run under a policy", remedy="do not call model.compile()")
