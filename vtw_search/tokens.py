@@ -21,6 +21,19 @@ class TokenLayout:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """Shape of one block of visual tokens: an image, a tile or a frame, row after row."""
+
+    rows: int
+    columns: int
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the block has."""
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True)
 class Selection:
     """Columns of a (B, T) sequence that stay, as a rectangle although rows may keep different numbers of tokens.
 

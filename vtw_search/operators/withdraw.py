@@ -3,9 +3,14 @@ Withdrawal for Rapid Inference", AAAI 2025, arXiv 2405.05803)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
 import torch
 
-from vtw_search.tokens import TokenLayout
+from vtw_search.operators.base import NOTHING_ASKED, Request
+from vtw_search.operators.budget import Keep
+from vtw_search.tokens import Grid, TokenLayout
 
 
 class Withdraw:
@@ -13,8 +18,20 @@ class Withdraw:
 
     name = "withdraw"
     scoring_version = 1
+    site: Literal["decoder"] = "decoder"
+    keeps: Literal["nothing"] = "nothing"
+    ranks = False
     may_be_followed = False
+    options: Mapping[str, Any] = {}
 
-    def keep(self, layout: TokenLayout) -> torch.Tensor:
+    def keep(self, layout: TokenLayout, request: Request = NOTHING_ASKED) -> torch.Tensor:
         """Keep what is neither visual nor padding."""
         return ~(layout.visual | layout.padding)
+
+    def merge(self, hidden: torch.Tensor, layout: TokenLayout, request: Request) -> torch.Tensor:
+        """Return `hidden` as it is."""
+        return hidden
+
+    def left(self, visual: int, keep: Keep | None, grids: Sequence[Grid]) -> int:
+        """Return 0."""
+        return 0

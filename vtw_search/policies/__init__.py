@@ -1,13 +1,14 @@
 """Policies as data, and the files that hold them."""
 
 from vtw_search.policies.certificate import Certificate
-from vtw_search.policies.policy import Policy, PolicySet, Stage, TaskPolicy
+from vtw_search.policies.policy import Policy, PolicySet, ScorerChoice, Stage, TaskPolicy
 from vtw_search.policies.policy_file import load_policy, parse_policy, policy_schema, save_policy
 
 __all__ = [
     "Certificate",
     "Policy",
     "PolicySet",
+    "ScorerChoice",
     "Stage",
     "TaskPolicy",
     "load_policy",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from vtw_search.errors import PolicyError, UnknownTaskWarning, near_matches
 from vtw_search.facts import ModelFingerprint
@@ -16,20 +16,59 @@ SCHEMA_VERSION: Literal[1] = 1
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
-class Stage(BaseModel):
+Option = StrictBool | StrictInt | StrictFloat | StrictStr
+Share = Annotated[StrictFloat, Field(gt=0, le=1)]
+Count = Annotated[StrictInt, Field(ge=1)]
+
+
+class _WithOptions(BaseModel):
+    model_config = _FROZEN
+
+    options: dict[str, Option] = {}
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
+
+class ScorerChoice(_WithOptions):
+    """A scorer by name, and its own options."""
+
+    name: str
+
+    def label(self) -> str:
+        """Return a short name for tables."""
+        return "-".join([self.name, *(f"{name}={value}" for name, value in self.options.items())])
+
+
+class Stage(_WithOptions):
     """One operator at one place.
 
     Attributes:
-        site: where in the model; `decoder` acts on the input of decoder layer `layer`.
-        layer: K, 0-based, from 1 to L; at K = L nothing is left to save.
+        site: `decoder` acts on the input of decoder layer `layer`; `vision` acts before the decoder.
+        layer: K, 0-based, from 1 to L; at K = L nothing is left to save. 0 where the site is `vision`.
         operator: name of an operator, for example `withdraw`.
+        keep: how many of the visual tokens that are left stay: a share in (0, 1], a count, or the name of a budget that
+            the scores themselves decide.
+        scorer: what ranks the visual tokens.
+        position: `keep` leaves every token its position; `recount` numbers the shortened sequence anew.
+        options: the operator's own.
     """
 
-    model_config = _FROZEN
-
-    site: Literal["decoder"] = "decoder"
-    layer: int = Field(ge=1)
+    site: Literal["vision", "decoder"] = "decoder"
+    layer: int = Field(ge=0)
     operator: str
+    keep: Share | Count | StrictStr | None = None
+    scorer: ScorerChoice | None = None
+    position: Literal["keep", "recount"] = "keep"
+
+    def label(self) -> str:
+        """Return a short name for tables, such as `prune@2:0.5:text_to_visual`."""
+        place = self.operator if self.site == "vision" else f"{self.operator}@{self.layer}"
+        keep = f"{self.keep:.3g}" if isinstance(self.keep, float) else self.keep
+        scorer = self.scorer.label() if self.scorer else None
+        options = [f"{name}={value}" for name, value in self.options.items()]
+        recount = ["recount"] if self.position == "recount" else []
+        return ":".join(str(part) for part in (place, keep, scorer, *options, *recount) if part is not None)
 
 
 class Policy(BaseModel):
@@ -66,11 +105,12 @@ class Policy(BaseModel):
 
     def digest(self) -> str:
         """Return a short hash that is equal for equal policies."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        # Defaults are left out, so that a later field with a default leaves the hash of older policies alone.
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:16]
 
     def label(self) -> str:
         """Return a short name for tables, such as `keep-all` or `withdraw@16`."""
-        return " + ".join(f"{stage.operator}@{stage.layer}" for stage in self.stages) or "keep-all"
+        return " + ".join(stage.label() for stage in self.stages) or "keep-all"
 
 
 class TaskPolicy(BaseModel):
