@@ -105,3 +105,54 @@ def test_an_exception_of_the_caller_leaves_no_hook() -> None:
         raise KeyError(model(**make_inputs((1,))).logits.shape)
     assert not model._forward_hooks
     assert not model._forward_pre_hooks
+
+
+def decoder(model: Any) -> Any:
+    return model.model.language_model
+
+
+@pytest.mark.parametrize(
+    "find_module,name",
+    [
+        (lambda model: decoder(model).layers[2].self_attn, "LlamaAttention"),
+        (lambda model: decoder(model).layers[5].mlp.down_proj, "Linear"),
+        (lambda model: model.model, "LlavaModel"),
+        (decoder, "LlamaModel"),
+    ],
+)
+def test_a_patched_inner_module_is_refused(find_module: Any, name: str) -> None:
+    model: Any = make_tiny_llava()
+    module = find_module(model)
+    module.forward = lambda *arguments, **named: type(module).forward(module, *arguments, **named)
+    with pytest.raises(RuntimeUseError, match=rf"{name}\.forward is replaced"):
+        apply_policy(model, Policy.withdraw(2)).__enter__()
+
+
+def test_a_patched_class_of_an_inner_module_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = make_tiny_llava()
+
+    def forward(self: Any, hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
+        return hidden_states, None
+
+    monkeypatch.setattr(type(decoder(model).layers[0].self_attn), "forward", forward)
+    with pytest.raises(RuntimeUseError, match=r"LlamaAttention\.forward is replaced"):
+        apply_policy(model, Policy.withdraw(2)).__enter__()
+
+
+def test_a_patched_vision_tower_is_not_the_runtimes_concern() -> None:
+    model: Any = make_tiny_llava()
+    tower = model.model.vision_tower
+    tower.forward = lambda *arguments, **named: type(tower).forward(tower, *arguments, **named)
+    with apply_policy(model, Policy.withdraw(2)), torch.no_grad():
+        assert model(**make_inputs((1,))).logits.shape[1] < make_inputs((1,))["input_ids"].shape[1]
+
+
+def test_a_patched_module_that_accelerate_placed_is_refused() -> None:
+    accelerate = pytest.importorskip("accelerate", reason="accelerate comes with peft, a development dependency")
+    model: Any = make_tiny_llava()
+    attention = decoder(model).layers[2].self_attn
+    attention.forward = lambda *arguments, **named: type(attention).forward(attention, *arguments, **named)
+    placed = accelerate.dispatch_model(model, device_map={"": "cpu"}, force_hooks=True)
+    accelerate.hooks.add_hook_to_module(attention, accelerate.hooks.ModelHook())
+    with pytest.raises(RuntimeUseError, match=r"LlamaAttention\.forward is replaced"):
+        apply_policy(placed, Policy.withdraw(2)).__enter__()

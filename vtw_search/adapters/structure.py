@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -67,10 +68,25 @@ def last_layer_before_shared_keys(config: Any) -> int | None:
 def patched_by(model: nn.Module, layers: nn.ModuleList) -> str | None:
     """Name the module whose forward was replaced by another library, or return None.
 
-    accelerate's placement hooks and quantised linear layers replace no forward of a decoder layer's class.
+    Looked at is what holds the decoder layers and what is in them. accelerate's placement hooks, which wrap the forward
+    of a class, and quantised layers, which are classes of their own, replace none.
     """
-    for module in (model, *layers):
-        replaced = "forward" in vars(module) and not hasattr(module, "_hf_hook")
-        if replaced or type(module).forward.__module__ not in {base.__module__ for base in type(module).__mro__}:
-            return type(module).__name__
-    return None
+    return next((type(module).__name__ for module in _decoder_modules(model, layers) if _is_replaced(module)), None)
+
+
+def _decoder_modules(model: nn.Module, layers: nn.ModuleList) -> Iterator[nn.Module]:
+    place = next(name for name, module in model.named_modules() if module is layers)
+    for name, module in model.named_modules():
+        holds_them, is_in_them = f"{place}.".startswith(f"{name}.") or not name, name.startswith(f"{place}.")
+        if holds_them or is_in_them:
+            yield module
+
+
+def _is_replaced(module: nn.Module) -> bool:
+    kind = type(module)
+    if kind.forward.__module__ not in {base.__module__ for base in kind.__mro__}:
+        return True
+    if "forward" not in vars(module):
+        return False
+    wrapped = vars(module).get("_old_forward") if hasattr(module, "_hf_hook") else None
+    return getattr(wrapped, "__func__", None) is not kind.forward

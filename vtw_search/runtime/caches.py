@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,18 +26,25 @@ class Held:
         kept: the positions that were kept of the first `covered` ones, in order; all later ones were kept.
         covered: how far `kept` reaches.
         total: length of the whole sequence, removed tokens included.
+        whole: false while a call is on its way, so that some layers hold its tokens already and others do not.
     """
 
     layer: int
     kept: Selection
     covered: int
     total: int
+    whole: bool = True
 
     @property
     def keys(self) -> Selection:
         """All positions that were kept."""
         rows, device = self.kept.index.shape[0], self.kept.index.device
         return self.kept.followed_by(everything(rows, self.covered, self.total - self.covered, device))
+
+    @property
+    def length(self) -> int:
+        """How many entries each layer from K on has, where no window limits it."""
+        return self.kept.length + self.total - self.covered
 
     def followed_by(self, new: Selection | None, queries: int) -> Held:
         """Return what is held after `queries` more tokens, of which `new` stayed; None for all of them."""
@@ -61,9 +68,45 @@ class Held:
         return Held(self.layer, self.kept.columns(slice(0, length - gone)), total, total)
 
 
+class NotedCache(DynamicCache):
+    """A dynamic cache with a note of what it holds, which follows whatever is done to the rows.
+
+    The default cache becomes one when tokens leave: the note is copied and stored with the keys that it is about.
+    """
+
+    held: Held
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Reorder the rows; beam search does."""
+        super().reorder_cache(beam_idx)
+        self._follow(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep some rows, by number or by a bool mask."""
+        super().batch_select_indices(indices)
+        self._follow(lambda rows: rows[indices.to(rows.device)])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row."""
+        super().batch_repeat_interleave(repeats)
+        self._follow(lambda rows: rows.repeat_interleave(repeats, dim=0))
+
+    def _follow(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        kept = self.held.kept
+        filler = None if kept.filler is None else change(kept.filler)
+        self.held = replace(self.held, kept=Selection(change(kept.index), filler))
+
+
 def remember(cache: Cache, held: Held) -> None:
     """Note on the cache itself what it holds, so that a copy of it, or a later policy block, knows as well."""
-    cache._vtw_held = held  # type: ignore[attr-defined]
+    cache.__class__ = NotedCache
+    cache.held = held  # type: ignore[attr-defined]
+
+
+def call_is_through(cache: Cache) -> None:
+    """Note that every layer holds what was noted."""
+    assert isinstance(cache, NotedCache)
+    cache.held = replace(cache.held, whole=True)
 
 
 def recall(cache: Cache, layer: int | None, rows: int) -> Held | None:
@@ -78,7 +121,7 @@ def recall(cache: Cache, layer: int | None, rows: int) -> Held | None:
         RuntimeUseError: the cache cannot be used under a policy, was filled under another one, or was changed by
             something else than the model's own forward.
     """
-    held: Held | None = getattr(cache, "_vtw_held", None)
+    held = cache.held if isinstance(cache, NotedCache) else None
     if layer is not None:
         check_cache(cache)
     total = cache.get_seq_length(0)
@@ -86,23 +129,27 @@ def recall(cache: Cache, layer: int | None, rows: int) -> Held | None:
         if layer is not None and total and cache.get_seq_length(layer) != total:
             raise _changed(f"{cache.get_seq_length(layer)} positions at layer {layer}, {total} at layer 0")
         return None
+    if not held.whole:
+        raise _changed("a call that did not reach its end")
     if held.layer != layer:
         remedy = "finish a conversation under the policy that it was begun with"
         value = "keep-all" if layer is None else layer
         raise RuntimeUseError(f"this cache was filled with K = {held.layer}", value=value, remedy=remedy)
     if total < held.total:
         held = held.cropped(total)
-    found = (total, _rows(cache))
-    if found != (held.total, rows) or held.kept.index.shape[0] != rows:
-        raise _changed(f"(positions, rows) {found} instead of {(held.total, rows)}")
+    found = (total, cache.get_seq_length(held.layer), _rows(cache))
+    expected = (held.total, held.length, rows)
+    if found != expected or held.kept.index.shape[0] != rows:
+        raise _changed(f"(positions, those from K on, rows) {found} instead of {expected}")
     return held
 
 
 def check_cache(cache: Cache) -> None:
     """Raise RuntimeUseError unless `cache` grows with every token and holds nothing but keys and values."""
     kinds = {type(layer) for layer in cache.layers}
-    if type(cache) is not DynamicCache or not all(map(keeps_keys_and_values, kinds)):
-        value = type(cache).__name__ if type(cache) is not DynamicCache else sorted(kind.__name__ for kind in kinds)
+    dynamic = type(cache) in (DynamicCache, NotedCache)
+    if not dynamic or not all(map(keeps_keys_and_values, kinds)):
+        value = sorted(kind.__name__ for kind in kinds) if dynamic else type(cache).__name__
         remedy = "use the default DynamicCache"
         raise RuntimeUseError("under a policy the cache must be dynamic", value=value, remedy=remedy)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from transformers import Cache
 from vtw_search.adapters import Adapter
 from vtw_search.errors import RuntimeUseError
 from vtw_search.operators import Operator
-from vtw_search.runtime.caches import Held, check_cache, recall, remember, visible_past, whole_lengths
+from vtw_search.runtime.caches import Held, call_is_through, check_cache, recall, remember, visible_past, whole_lengths
 from vtw_search.runtime.capture import argument_names, by_name
 from vtw_search.runtime.slicing import crop_mask, gather_tokens, map_tensors
 from vtw_search.tokens import Selection, TokenLayout, everything, select
@@ -41,6 +41,7 @@ class _Forward:
         queries: how many new tokens there are.
         past: what the layers from K on hold of earlier tokens; None when they have no cache.
         selection: which of the new tokens stay; None when all do.
+        noted: the cache that says already what it holds once this call is through.
         until_first_layer: closes what has to be over before the first decoder layer runs.
         cut: arguments that were cut already, because all layers are given the same objects.
         past_by_mask: identity of a mask -> how many earlier keys the layers with this mask see.
@@ -50,6 +51,7 @@ class _Forward:
     queries: int = 0
     past: Held | None = None
     selection: Selection | None = None
+    noted: Cache | None = None
     until_first_layer: ExitStack = field(default_factory=ExitStack)
     cut: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)
     past_by_mask: dict[int, int] = field(default_factory=dict)
@@ -139,10 +141,13 @@ class TokenRemoval:
             forward.until_first_layer.enter_context(whole_lengths(store, removal.layer, held.total))
         return forward
 
-    def _leave(self, *_: Any) -> None:
+    def _leave(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         forward, self.thread.forward = self.thread.forward, None
         if forward is not None:
             forward.until_first_layer.close()
+            # A call that raised has no output; its cache stays marked as half-updated.
+            if output is not None and forward.noted is not None:
+                call_is_through(forward.noted)
 
     def _before_layer(self, number: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         forward = self.thread.forward
@@ -167,19 +172,20 @@ class TokenRemoval:
         return tuple(named.pop(name) for name in names[: len(args)]), named
 
     def _note_held(self, forward: _Forward, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Remember what the layers from K on hold once this call is through."""
+        """Remember what the layers from K on are going to hold; it counts once this call is through."""
         store = kwargs.get(self.arguments.cache)
         if store is None:
             store = by_name(layer, (args, kwargs)).get(self.arguments.cache)
         if store is None:
             return
-        if forward.past is None:
+        held = forward.past and forward.past.followed_by(forward.new, forward.queries)
+        if held is None:
             # The model itself made this cache, so that nothing came before.
             check_cache(store)
             assert forward.selection is not None
-            remember(store, Held(forward.layer, forward.selection, forward.queries, forward.queries))
-        else:
-            remember(store, forward.past.followed_by(forward.new, forward.queries))
+            held = Held(forward.layer, forward.selection, forward.queries, forward.queries)
+        remember(store, replace(held, whole=False))
+        forward.noted = store
 
     def _cut(self, forward: _Forward, number: int, named: dict[str, Any], length: int) -> None:
         """Cut the layer's arguments down to the tokens that stay.
