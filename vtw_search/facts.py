@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -58,6 +58,14 @@ class ModelFingerprint(BaseModel):
 
 
 @dataclass(frozen=True)
+class Missing:
+    """Why a model cannot do something, and what to do instead."""
+
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True)
 class ModelFacts:
     """Answers to the required questions about a model.
 
@@ -67,6 +75,10 @@ class ModelFacts:
         first_layer, last_layer: supported range of K for a decoder stage. K = L, which keeps every token, is supported
             in any case.
         attention: name of the attention implementation that is active.
+        vision_layers: how many layers the vision tower has; 0 where the adapter does not know it.
+        missing: capability -> why the model lacks it. Capabilities: `before_decoder` (tokens may leave at the input of
+            layer 0), `grids` (the shape of the visual blocks), `recount` (positions may be numbered anew), `vision`
+            (the tower's attention can be placed at the visual tokens), `class_token` (and it has a class token).
     """
 
     fingerprint: ModelFingerprint
@@ -74,6 +86,8 @@ class ModelFacts:
     first_layer: int
     last_layer: int
     attention: str
+    vision_layers: int = 0
+    missing: Mapping[str, Missing] = field(default_factory=dict, hash=False)
 
     def supports(self, layer: int) -> bool:
         """Tell whether visual tokens may leave at the input of decoder layer `layer`."""

@@ -55,6 +55,10 @@ class Selection:
         """Return a range of the S columns."""
         return Selection(self.index[:, part], None if self.filler is None else self.filler[:, part])
 
+    def behind(self, start: int) -> Selection:
+        """Return the same columns, counted in a sequence in which `start` others come before."""
+        return Selection(self.index + start, self.filler)
+
     def followed_by(self, later: Selection) -> Selection:
         """Return these columns, then those of `later`."""
         index = torch.cat([self.index, later.index], dim=1)

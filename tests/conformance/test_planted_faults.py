@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ import torch
 from experiments.model_coverage.families import find
 from experiments.model_coverage.probes import family_probes
 from vtw_search.conformance import Report, check_model
-from vtw_search.runtime import apply, removal
+from vtw_search.runtime import apply, removal, stages
 from vtw_search.runtime.masking import masked_from
-from vtw_search.runtime.removal import Removal, TokenRemoval
+from vtw_search.runtime.removal import TokenRemoval
+from vtw_search.runtime.stages import ReadyStage
 from vtw_search.tokens import select
 
 FAMILIES = ("llava", "qwen2_5_vl", "gemma3")
@@ -37,9 +39,12 @@ def test_without_a_fault_everything_passes(name: str) -> None:
 def test_an_off_by_one_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = apply.ActivePolicy._wanted
 
-    def one_later(self: Any) -> Removal | None:
-        right = wanted(self)
-        return None if right is None else Removal(right.operator, right.layer + 1)
+    def one_later(self: Any) -> tuple[ReadyStage, ...]:
+        def later(ready: ReadyStage) -> ReadyStage:
+            stage = ready.stage.model_copy(update={"layer": ready.layer + 1})
+            return replace(ready, stage=stage)
+
+        return tuple(later(ready) for ready in wanted(self))
 
     monkeypatch.setattr(apply.ActivePolicy, "_wanted", one_later)
     assert {"2", "3"} <= failed(report_on(name))
@@ -66,7 +71,7 @@ def test_one_wrong_token_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
                 wrong[row, (~keep[row]).nonzero()[-1]] = True
         return select(wrong)
 
-    monkeypatch.setattr(removal, "select", one_visual_token_instead_of_the_first_text_token)
+    monkeypatch.setattr(stages, "select", one_visual_token_instead_of_the_first_text_token)
     assert {"2", "3"} <= failed(report_on(name))
 
 
@@ -77,9 +82,9 @@ def test_a_mask_without_a_shortened_cache(name: str, monkeypatch: pytest.MonkeyP
 
         def begin(_: Any, __: Any, kwargs: Any) -> None:
             visual = self.adapter.visual_mask(self.model, kwargs)
-            if wanted is not None and visual is not None:
+            if wanted and visual is not None:
                 layers = self.adapter.decoder_layers(self.model)
-                stack.enter_context(masked_from(layers, wanted.layer, visual, self.arguments.mask))
+                stack.enter_context(masked_from(layers, wanted[0].layer, visual, self.arguments.mask))
 
         stack.callback(self.model.register_forward_pre_hook(begin, with_kwargs=True).remove)
 

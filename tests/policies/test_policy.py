@@ -79,7 +79,10 @@ def _written(tmp_path: Path, change: Any) -> Path:
         (lambda content: content.pop("schema_version"), "schema_version"),
         (lambda content: content.update(surprise=1), "surprise"),
         (lambda content: content.pop("model"), "model"),
-        (lambda content: content.update(default={"stages": [{"layer": 0, "operator": "withdraw"}]}), "layer"),
+        (
+            lambda content: content.update(default={"stages": [{"layer": 0, "operator": "withdraw"}]}),
+            "at least 1 inside",
+        ),
     ],
 )
 def test_a_file_that_breaks_the_schema_is_refused(tmp_path: Path, change: Any, message: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from vtw_search.adapters.base import Adapter, LayerArguments, MacsModel, ModuleCall
+from vtw_search.adapters.base import Adapter, LayerArguments, MacsModel, ModuleCall, VisionTower
 from vtw_search.adapters.gemma3 import Gemma3Adapter
 from vtw_search.adapters.generic import GenericAdapter
 from vtw_search.adapters.granite4_vision import Granite4VisionAdapter
@@ -86,6 +86,7 @@ __all__ = [
     "LayerArguments",
     "MacsModel",
     "ModuleCall",
+    "VisionTower",
     "find_adapter",
     "keeps_keys_and_values",
     "patched_by",

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import nn
 
-from vtw_search.adapters.structure import last_layer_before_shared_keys
+from vtw_search.adapters.structure import last_layer_before_shared_keys, recount_problem
 from vtw_search.errors import ModelError, RuntimeUseError
-from vtw_search.facts import ModelFacts, ModelFingerprint, config_digest
+from vtw_search.facts import Missing, ModelFacts, ModelFingerprint, config_digest
+from vtw_search.tokens import Grid
 
 if TYPE_CHECKING:
     # Deployment does not need Pillow.
@@ -47,12 +48,32 @@ class MacsModel(Protocol):
 
 
 @dataclass(frozen=True)
+class VisionTower:
+    """A vision tower whose patches are the visual tokens, one to one and in their order.
+
+    Attributes:
+        module: called once for all images of a batch.
+        layers: number of its self-attention layers.
+        class_tokens: how many tokens stand before the patches: 1 for a class token, else 0.
+        feature_layer: index into its hidden states of what the projector takes.
+        grid: of one image.
+    """
+
+    module: nn.Module
+    layers: int
+    class_tokens: int
+    feature_layer: int
+    grid: Grid
+
+
+@dataclass(frozen=True)
 class LayerArguments:
     """Names of a decoder layer's arguments that have a token dimension.
 
     Attributes:
         tokens: argument name -> token dimension, counted from the end; the dimension before it is the batch. A value
             may be a tensor or nested tuples and dictionaries of tensors.
+        positions: those of `tokens` that say where a token stands.
         mask: name of the attention mask argument, (B or 1, 1 or heads, queries, keys).
         cache: name of the key-value cache argument.
     """
@@ -62,6 +83,7 @@ class LayerArguments:
             {"position_ids": -1, "position_embeddings": -2, "per_layer_input": -2, "moe_mm_token_type_ids": -1}
         )
     )
+    positions: frozenset[str] = frozenset({"position_ids", "position_embeddings"})
     mask: str = "attention_mask"
     cache: str = "past_key_values"
 
@@ -117,7 +139,25 @@ class Adapter:
         )
         attention = config.get_text_config(decoder=True)._attn_implementation
         last = last_layer_before_shared_keys(config) or layers
-        return ModelFacts(fingerprint, layers, self.first_layer(model), last_layer=last, attention=attention)
+        tower = self.vision_tower(model)
+        return ModelFacts(
+            fingerprint, layers, self.first_layer(model), last_layer=last, attention=attention,
+            vision_layers=tower.layers if tower else 0, missing=self._missing(model, tower),
+        )  # fmt: skip
+
+    def _missing(self, model: nn.Module, tower: VisionTower | None) -> dict[str, Missing]:
+        answers = {
+            "before_decoder": None
+            if self.first_layer(model) == 1
+            else Missing(
+                "features are added to its visual tokens between layers", "prune or withdraw at a later layer"
+            ),
+            "grids": None if self.has_grids(model) else _NO_GRIDS,
+            "recount": recount_problem(model.config),
+            "vision": None if tower else _NO_TOWER,
+            "class_token": None if tower is None or tower.class_tokens else _NO_CLASS_TOKEN,
+        }
+        return {name: problem for name, problem in answers.items() if problem is not None}
 
     def first_layer(self, model: nn.Module) -> int:
         """Return the smallest K at which visual tokens may leave."""
@@ -210,9 +250,40 @@ class Adapter:
             remedy="save the model with its chat_template.jinja",
         )
 
+    def vision_tower(self, model: nn.Module) -> VisionTower | None:
+        """Return the tower, or None where its patches are not the visual tokens: merged, tiled, or not known."""
+        return None
+
+    def block_grid(self, model: nn.Module) -> Grid | None:
+        """Return the shape of every visual block, where all blocks of the family have one shape."""
+        return None
+
+    def has_grids(self, model: nn.Module) -> bool:
+        """Tell whether `grids` has an answer."""
+        return self.block_grid(model) is not None
+
+    def grids(self, model: nn.Module, inputs: Mapping[str, Any], tokens: int) -> list[Grid]:
+        """Return the shape of each visual block of a prefill, in the order of its `tokens` visual tokens.
+
+        Raises:
+            ModelError: the family's adapter does not know.
+        """
+        grid = self.block_grid(model)
+        if grid is None:
+            raise ModelError(f"{self.class_name}: {_NO_GRIDS.reason}", remedy=_NO_GRIDS.remedy)
+        return [grid] * -(-tokens // grid.tokens)
+
     def macs_model(self, model: nn.Module) -> MacsModel | None:
         """Return the parts of `model`'s prefill as calls on the meta device; None where they have to be traced."""
         return None
+
+
+_NO_GRIDS = Missing("its adapter does not know the grid of the visual tokens", "prune with scorer uniform")
+_NO_TOWER = Missing(
+    "its visual tokens are not the patches of its vision tower one to one, or the adapter does not know the tower",
+    "prune inside the decoder, for example with scorer text_to_visual",
+)
+_NO_CLASS_TOKEN = Missing("its vision tower has no class token", "scorer vision_received reads the patches alone")
 
 
 def _is_stack(modules: nn.ModuleList, count: int) -> bool:

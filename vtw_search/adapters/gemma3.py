@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+from torch import nn
+
 from vtw_search.adapters.base import IMAGE, Adapter
+from vtw_search.tokens import Grid
 
 
 class Gemma3Adapter(Adapter):
@@ -10,3 +16,9 @@ class Gemma3Adapter(Adapter):
 
     class_name = "Gemma3ForConditionalGeneration"
     modalities = (IMAGE,)
+
+    def block_grid(self, model: nn.Module) -> Grid:
+        """Return the pooled patches of an image or crop."""
+        config: Any = model.config
+        side = math.isqrt(config.mm_tokens_per_image)
+        return Grid(side, side)

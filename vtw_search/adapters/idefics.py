@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import nn
+
 from vtw_search.adapters.base import IMAGE, Adapter
+from vtw_search.tokens import Grid
 
 
 class Idefics3Adapter(Adapter):
@@ -10,6 +15,12 @@ class Idefics3Adapter(Adapter):
 
     class_name = "Idefics3ForConditionalGeneration"
     modalities = (IMAGE,)
+
+    def block_grid(self, model: nn.Module) -> Grid:
+        """Return the merged patches of a tile."""
+        config: Any = model.config
+        side = config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor
+        return Grid(side, side)
 
 
 class SmolVLMAdapter(Idefics3Adapter):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from vtw_search.adapters.base import IMAGE, Adapter
+from vtw_search.adapters.llava import patch_grid
+from vtw_search.tokens import Grid
 
 
 class PaliGemmaAdapter(Adapter):
@@ -15,3 +19,7 @@ class PaliGemmaAdapter(Adapter):
     def plain_prompt(self, processor: object, prompt: str, images: int) -> str:
         """Return the prompt; the checkpoints have no chat template."""
         return "<image>" * images + prompt
+
+    def block_grid(self, model: nn.Module) -> Grid:
+        """Return the patches of an image."""
+        return patch_grid(model)

@@ -14,6 +14,8 @@ from transformers.cache_utils import (
     DynamicSlidingWindowLayer,
 )
 
+from vtw_search.facts import Missing
+
 # Settings of a model's or its text model's config, and what each says about how the image is read.
 _OTHER_WAYS = {
     "cross_attention_layers": "its decoder reads the image by cross-attention",
@@ -63,6 +65,19 @@ def last_layer_before_shared_keys(config: Any) -> int | None:
     kinds = getattr(text, "layer_types", None) or ["full_attention"] * len(layers)
     own = [number for number in range(len(layers)) if number not in shared]
     return min(max(number for number in own if kinds[number] == kinds[reader]) for reader in shared)
+
+
+def recount_problem(config: Any) -> Missing | None:
+    """Say why positions cannot be numbered anew when tokens leave before the decoder, or return None."""
+    text = config.get_text_config(decoder=True)
+    remedy = "position=keep"
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    if "mrope_section" in rope or any("mrope_section" in part for part in rope.values() if isinstance(part, dict)):
+        return Missing("a position has several planes (M-RoPE)", remedy)
+    kinds = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
+    if kinds or getattr(text, "sliding_window", None):
+        return Missing("its windows are defined on the original positions", remedy)
+    return None
 
 
 def patched_by(model: nn.Module, layers: nn.ModuleList) -> str | None:

@@ -22,7 +22,7 @@ def keep_count(keep: float | int, visual: int) -> int:
 
 
 def keep_counts(keep: float | int, visual: torch.Tensor) -> torch.Tensor:
-    """Return the counts of rows with `visual`, (B,), tokens each; no value is read, so that a GPU need not be waited for."""
+    """Return the counts of rows with `visual`, (B,), tokens each, without waiting for a GPU."""
     wanted = (keep * visual.double() + 0.5).floor().long() if isinstance(keep, float) else torch.full_like(visual, keep)
     return wanted.clamp_min(1).minimum(visual)
 

@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
 from vtw_search.errors import PolicyError, UnknownTaskWarning, near_matches
 from vtw_search.facts import ModelFingerprint
@@ -60,6 +60,12 @@ class Stage(_WithOptions):
     keep: Share | Count | StrictStr | None = None
     scorer: ScorerChoice | None = None
     position: Literal["keep", "recount"] = "keep"
+
+    @model_validator(mode="after")
+    def _layer_of_site(self) -> Stage:
+        if (self.site == "vision") != (self.layer == 0):
+            raise ValueError("layer must be 0 before the decoder (site vision) and at least 1 inside it")
+        return self
 
     def label(self) -> str:
         """Return a short name for tables, such as `prune@2:0.5:text_to_visual`."""

@@ -14,10 +14,11 @@ from torch import nn
 from vtw_search.adapters import Adapter, find_adapter, patched_by
 from vtw_search.errors import PolicyError, PolicyFileError, RuntimeUseError
 from vtw_search.facts import ModelFacts
-from vtw_search.operators import find_operator
 from vtw_search.policies import Policy, PolicySet
 from vtw_search.runtime.certificates import accept_certificate, require_certificate
-from vtw_search.runtime.removal import Removal, TokenRemoval
+from vtw_search.runtime.readiness import make_ready
+from vtw_search.runtime.removal import TokenRemoval
+from vtw_search.runtime.stages import ReadyStage
 
 SUPPORTED_ATTENTION = ("eager", "sdpa")
 _active_models: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -65,14 +66,11 @@ class ActivePolicy:
         self._removal.mark_visual(visual)
 
     def _checked(self, policy: Policy) -> Policy:
-        check_policy(policy, self.facts)
+        make_ready(policy, self.facts)
         return policy
 
-    def _wanted(self) -> Removal | None:
-        for stage in self.policy.stages:
-            if stage.layer < self.facts.num_layers:
-                return Removal(find_operator(stage.operator), stage.layer)
-        return None
+    def _wanted(self) -> tuple[ReadyStage, ...]:
+        return make_ready(self.policy, self.facts)
 
 
 @contextmanager
@@ -126,24 +124,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def check_policy(policy: Policy, facts: ModelFacts) -> None:
-    """Raise PolicyError unless every operator exists, every layer is supported and the order of stages is possible."""
-    reached = 0
-    for position, stage in enumerate(policy.stages):
-        if not facts.supports(stage.layer):
-            raise PolicyError(
-                f"a layer of this {facts.fingerprint.type} model must lie in {facts.first_layer}..{facts.last_layer}",
-                value=stage.layer,
-                remedy=f"K = {facts.num_layers} keeps every token",
-            )
-        if stage.layer < reached:
-            raise PolicyError("stages must be ordered by layer", value=policy.label(), remedy="sort them")
-        last = position == len(policy.stages) - 1
-        if not last and not find_operator(stage.operator).may_be_followed:
-            raise PolicyError(
-                f"no stage may follow {stage.operator!r}", value=policy.label(), remedy="remove what follows"
-            )
-        find_operator(stage.operator)
-        reached = stage.layer
+    """Raise PolicyError or UnknownNameError unless the policy keeps the rules and the model can do what it asks."""
+    make_ready(policy, facts)
 
 
 def _check_model(policies: PolicySet, facts: ModelFacts) -> None:

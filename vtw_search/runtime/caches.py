@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,53 +20,69 @@ from vtw_search.tokens import Selection, everything
 
 @dataclass(frozen=True)
 class Held:
-    """What a cache holds of a sequence at the layers from K on.
+    """What a cache holds of a sequence at the layers where tokens have left.
 
     Attributes:
-        layer: K.
-        kept: the positions that were kept of the first `covered` ones, in order; all later ones were kept.
+        layers: first layer of each level, rising: the layers of the policy's stages. Layers below the first hold all.
+        kept: per level, the positions that were kept of the first `covered` ones, in order; all later ones were kept.
         covered: how far `kept` reaches.
         total: length of the whole sequence, removed tokens included.
+        recounted: (B,) how many positions are left out of the count of positions; None where they all count.
         whole: false while a call is on its way, so that some layers hold its tokens already and others do not.
     """
 
-    layer: int
-    kept: Selection
+    layers: tuple[int, ...]
+    kept: tuple[Selection, ...]
     covered: int
     total: int
+    recounted: torch.Tensor | None = None
     whole: bool = True
 
     @property
-    def keys(self) -> Selection:
-        """All positions that were kept."""
-        rows, device = self.kept.index.shape[0], self.kept.index.device
-        return self.kept.followed_by(everything(rows, self.covered, self.total - self.covered, device))
+    def rows(self) -> int:
+        """Batch size."""
+        return int(self.kept[0].index.shape[0])
 
-    @property
-    def length(self) -> int:
-        """How many entries each layer from K on has, where no window limits it."""
-        return self.kept.length + self.total - self.covered
+    def keys(self, level: int) -> Selection:
+        """Return all positions that were kept at a level."""
+        kept = self.kept[level]
+        return kept.followed_by(everything(self.rows, self.covered, self.total - self.covered, kept.index.device))
 
-    def followed_by(self, new: Selection | None, queries: int) -> Held:
-        """Return what is held after `queries` more tokens, of which `new` stayed; None for all of them."""
+    def length(self, level: int) -> int:
+        """Return how many entries each layer of a level has, where no window limits it; all for level -1."""
+        return self.total if level < 0 else self.kept[level].length + self.total - self.covered
+
+    def level(self, layer: int) -> int:
+        """Return the level of a layer, -1 below the first."""
+        return bisect_right(self.layers, layer) - 1
+
+    def followed_by(self, new: Sequence[Selection] | None, queries: int, recounted: torch.Tensor | None = None) -> Held:
+        """Return what is held after `queries` more tokens, of which `new` stayed per level; None for all of them."""
         total = self.total + queries
         if new is None:
-            return Held(self.layer, self.kept, self.covered, total)
-        return Held(self.layer, self.keys.followed_by(new), total, total)
+            return replace(self, total=total)
+        kept = tuple(self.keys(level).followed_by(selection) for level, selection in enumerate(new))
+        if self.recounted is not None and recounted is not None:
+            recounted = self.recounted + recounted
+        return Held(self.layers, kept, total, total, recounted)
 
-    def cropped(self, total: int) -> Held:
-        """Return what is left after the sequence was cropped to `total` positions, as assisted decoding does.
+    def cropped(self, gone: int) -> Held:
+        """Return what is left after the last `gone` positions were cropped off, as assisted decoding does.
 
         Raises:
-            RuntimeUseError: some of the positions that were cropped off had been removed, so that layers lost others.
+            RuntimeUseError: some of them had been removed, so that layers lost others.
         """
+        total = self.total - gone
         if total >= self.covered:
-            return Held(self.layer, self.kept, self.covered, total)
-        gone, length = self.covered - total, self.kept.length
-        last = self.kept.columns(slice(max(0, length - gone), None)).index
-        if length < gone or not bool((last == torch.arange(total, self.covered, device=last.device)).all()):
+            return replace(self, total=total)
+        return replace(self, kept=tuple(self._cut(kept, total) for kept in self.kept), covered=total, total=total)
+
+    def _cut(self, kept: Selection, total: int) -> Selection:
+        gone = self.covered - total
+        last = kept.columns(slice(max(0, kept.length - gone), None)).index
+        if kept.length < gone or not bool((last == torch.arange(total, self.covered, device=last.device)).all()):
             raise _changed(f"{self.total - total} positions were cropped, some of which had left before")
-        return Held(self.layer, self.kept.columns(slice(0, length - gone)), total, total)
+        return kept.columns(slice(0, kept.length - gone))
 
 
 class NotedCache(DynamicCache):
@@ -75,6 +92,13 @@ class NotedCache(DynamicCache):
     """
 
     held: Held
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return how many tokens went into a layer; for layer 0, which positions go on from, removed ones included."""
+        length = super().get_seq_length(layer_idx)
+        if layer_idx or self.held.layers[0] or "get_seq_length" in vars(self.layers[0]):
+            return length
+        return length + self.held.total - self.held.length(0)
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Reorder the rows; beam search does."""
@@ -92,9 +116,12 @@ class NotedCache(DynamicCache):
         self._follow(lambda rows: rows.repeat_interleave(repeats, dim=0))
 
     def _follow(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        kept = self.held.kept
-        filler = None if kept.filler is None else change(kept.filler)
-        self.held = replace(self.held, kept=Selection(change(kept.index), filler))
+        def followed(kept: Selection) -> Selection:
+            return Selection(change(kept.index), None if kept.filler is None else change(kept.filler))
+
+        held, recounted = self.held, self.held.recounted
+        kept = tuple(followed(kept) for kept in held.kept)
+        self.held = replace(held, kept=kept, recounted=None if recounted is None else change(recounted))
 
 
 def remember(cache: Cache, held: Held) -> None:
@@ -109,12 +136,12 @@ def call_is_through(cache: Cache) -> None:
     cache.held = replace(cache.held, whole=True)
 
 
-def recall(cache: Cache, layer: int | None, rows: int) -> Held | None:
+def recall(cache: Cache, layers: tuple[int, ...], rows: int) -> Held | None:
     """Return what `cache` holds; None when no token was ever removed from it.
 
     Args:
         cache: as the caller passed it, before the forward.
-        layer: K of the policy that is active; None when it keeps every token.
+        layers: of the stages of the policy that is active; empty when it keeps every token.
         rows: batch size of the call.
 
     Raises:
@@ -122,26 +149,43 @@ def recall(cache: Cache, layer: int | None, rows: int) -> Held | None:
             something else than the model's own forward.
     """
     held = cache.held if isinstance(cache, NotedCache) else None
-    if layer is not None:
+    if layers:
         check_cache(cache)
-    total = cache.get_seq_length(0)
+    total = stored_length(cache, 0)
     if held is None or total == 0:
-        if layer is not None and total and cache.get_seq_length(layer) != total:
-            raise _changed(f"{cache.get_seq_length(layer)} positions at layer {layer}, {total} at layer 0")
+        lengths = {stored_length(cache, layer) for layer in layers} - {total}
+        if total and lengths:
+            raise _changed(f"{min(lengths)} positions at a layer in {layers}, {total} at layer 0")
         return None
     if not held.whole:
         raise _changed("a call that did not reach its end")
-    if held.layer != layer:
+    if held.layers != layers:
         remedy = "finish a conversation under the policy that it was begun with"
-        value = "keep-all" if layer is None else layer
-        raise RuntimeUseError(f"this cache was filled with K = {held.layer}", value=value, remedy=remedy)
-    if total < held.total:
-        held = held.cropped(total)
-    found = (total, cache.get_seq_length(held.layer), _rows(cache))
-    expected = (held.total, held.length, rows)
-    if found != expected or held.kept.index.shape[0] != rows:
-        raise _changed(f"(positions, those from K on, rows) {found} instead of {expected}")
+        value = f"K = {_places(layers)}" if layers else "keep-all"
+        raise RuntimeUseError(f"this cache was filled with K = {_places(held.layers)}", value=value, remedy=remedy)
+    return _checked(cache, held, rows)
+
+
+def _checked(cache: Cache, held: Held, rows: int) -> Held:
+    """Hold a note against what is stored, after following a crop."""
+    gone = held.length(held.level(0)) - stored_length(cache, 0)
+    if gone > 0:
+        held = held.cropped(gone)
+    places = (0, *held.layers)
+    found = (*(stored_length(cache, layer) for layer in places), _rows(cache))
+    expected = (*(held.length(held.level(layer)) for layer in places), rows)
+    if found != expected or held.rows != rows:
+        raise _changed(f"(positions at layers {places}, rows) {found} instead of {expected}")
     return held
+
+
+def stored_length(cache: Cache, layer: int) -> int:
+    """Return how many tokens went into a layer of the cache, those that a window has dropped included."""
+    return cache.layers[layer].get_seq_length() if layer < len(cache.layers) else 0
+
+
+def _places(layers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, layers))
 
 
 def check_cache(cache: Cache) -> None:
@@ -168,7 +212,7 @@ def visible_past(cache: Cache, layer: int) -> int | None:
 
 @contextmanager
 def whole_lengths(cache: Cache, layer: int, total: int) -> Iterator[None]:
-    """Let the layers from `layer` on say how long they would be, had no token left.
+    """Let the layers from `layer` on, the first at which tokens have left, say how long they would be, had no token left.
 
     Models size their masks by the first layer of each kind. With K between those layers, one mask would come out full
     and the other one short.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,77 +15,63 @@ from transformers import Cache
 
 from vtw_search.adapters import Adapter
 from vtw_search.errors import RuntimeUseError
-from vtw_search.operators import Operator
-from vtw_search.runtime.caches import Held, call_is_through, check_cache, recall, remember, visible_past, whole_lengths
+from vtw_search.runtime.caches import (
+    Held,
+    call_is_through,
+    check_cache,
+    recall,
+    remember,
+    stored_length,
+    visible_past,
+    whole_lengths,
+)
 from vtw_search.runtime.capture import argument_names, by_name
+from vtw_search.runtime.forward import Forward
 from vtw_search.runtime.slicing import crop_mask, gather_tokens, map_tensors
-from vtw_search.tokens import Selection, TokenLayout, everything, select
+from vtw_search.runtime.stages import Insight, Present, ReadyStage
+from vtw_search.runtime.vision import TowerReader
+from vtw_search.scorers import VisionNeeds
+from vtw_search.tokens import Grid, everything
 
 HookResult = tuple[tuple[Any, ...], dict[str, Any]] | None
 
 
-@dataclass(frozen=True)
-class Removal:
-    """What one call of the model is to do: `operator` acts on the input of decoder layer `layer`."""
+class _PerThread(threading.local):
+    def __init__(self) -> None:
+        self.forward: Forward | None = None
+        self.visual: torch.Tensor | None = None
+        self.tower = TowerReader()
+        self.uncached = _Uncached()
 
-    operator: Operator
-    layer: int
 
+class _Uncached:
+    """Tells generated tokens from the prompt where generate runs without a cache and repeats the whole sequence.
 
-@dataclass
-class _Forward:
-    """State of one forward call of the model, from its entry to its exit.
-
-    Attributes:
-        layer: K, or `_NEVER` when nothing leaves in this call and nothing has left before.
-        queries: how many new tokens there are.
-        past: what the layers from K on hold of earlier tokens; None when they have no cache.
-        selection: which of the new tokens stay; None when all do.
-        noted: the cache that says already what it holds once this call is through.
-        until_first_layer: closes what has to be over before the first decoder layer runs.
-        cut: arguments that were cut already, because all layers are given the same objects.
-        past_by_mask: identity of a mask -> how many earlier keys the layers with this mask see.
+    What stays is chosen from the prompt alone, so that it is the same at every step.
     """
 
-    layer: int
-    queries: int = 0
-    past: Held | None = None
-    selection: Selection | None = None
-    noted: Cache | None = None
-    until_first_layer: ExitStack = field(default_factory=ExitStack)
-    cut: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)
-    past_by_mask: dict[int, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.ids: torch.Tensor | None = None
+        self.prompt = 0
 
-    @property
-    def start(self) -> int:
-        """How many tokens came before."""
-        return 0 if self.past is None else self.past.total
-
-    @property
-    def new(self) -> Selection | None:
-        """Which positions of the whole sequence stay of the new tokens; None when all do."""
-        if self.selection is None:
-            return None
-        return Selection(self.selection.index + self.start, self.selection.filler)
-
-    @property
-    def all_is_seen(self) -> bool:
-        """Whether every new token stays and none of the held keys is a filler."""
-        return self.selection is None and self.past is not None and self.past.kept.filler is None
-
-
-class _PerThread(threading.local):
-    forward: _Forward | None = None
-    visual: torch.Tensor | None = None
+    def prompt_length(self, ids: torch.Tensor | None, length: int) -> int:
+        """Return how many of the call's tokens are the prompt: a call that only adds one token goes on with the last."""
+        before, self.ids = self.ids, ids
+        goes_on = (
+            ids is not None and before is not None and ids.shape == (before.shape[0], before.shape[1] + 1)
+        ) and torch.equal(ids[:, :-1], before)
+        self.prompt = self.prompt if goes_on else length
+        return self.prompt
 
 
 class TokenRemoval:
     """The hooks of one model. What a call does is asked when the call begins, so that threads may differ."""
 
-    def __init__(self, model: nn.Module, adapter: Adapter, current: Callable[[], Removal | None]) -> None:
-        """Prepare for `model`; `current()` returns what the calling thread wants, None to keep every token."""
+    def __init__(self, model: nn.Module, adapter: Adapter, current: Callable[[], tuple[ReadyStage, ...]]) -> None:
+        """Prepare for `model`; `current()` returns the stages that the calling thread wants, none to keep every token."""
         self.model, self.adapter, self.current = model, adapter, current
         self.arguments = adapter.layer_arguments
+        self.tower = adapter.vision_tower(model)
         self.thread = _PerThread()
 
     def register(self, stack: ExitStack) -> None:
@@ -97,54 +83,88 @@ class TokenRemoval:
         for number, layer in enumerate(self.adapter.decoder_layers(self.model)):
             hook = partial(self._before_layer, number)
             handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+        if self.tower is not None:
+            handles.append(self.tower.module.register_forward_pre_hook(self._before_tower))
+            handles.append(self.tower.module.register_forward_hook(self._after_tower, always_call=True))
         for handle in handles:
             stack.callback(handle.remove)
 
     def mark_visual(self, visual: torch.Tensor | None) -> None:
-        """Tell where the visual tokens of the calling thread's next prefill are, (B, T) bool."""
+        """Tell where the visual tokens of the calling thread's next call are, (B, T) bool."""
         self.thread.visual = visual
 
-    def _enter(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before_tower(self, *_: Any) -> None:
+        assert self.tower is not None
+        needs = VisionNeeds()
+        for ready in self.current():
+            needs |= ready.vision_needs(self.tower.layers)
+        self.thread.tower.start(self.tower, needs)
+
+    def _after_tower(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.thread.tower.stop(output)
+
+    def _enter(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         left_over, self.thread.forward = self.thread.forward, None
         if left_over is not None:
-            left_over.until_first_layer.close()  # the call before was interrupted, so that it was never left
+            left_over.close()  # the call before was interrupted, so that it was never left
         marked, self.thread.visual = self.thread.visual, None
-        removal, store = self.current(), kwargs.get(self.arguments.cache)
-        if removal is None:
+        stages, store = self.current(), kwargs.get(self.arguments.cache)
+        if not stages:
             if store is not None:
-                recall(store, None, 0)
-            self.thread.forward = _Forward(layer=_NEVER)
-            return
+                recall(store, (), 0)
+            self.thread.forward = Forward()
+            return None
         if args:
             remedy = "call model(input_ids=..., pixel_values=..., attention_mask=...)"
             raise RuntimeUseError("under a policy the model takes keyword arguments only", remedy=remedy)
         visual = self.adapter.visual_mask(self.model, kwargs) if marked is None else marked
-        self.thread.forward = self._plan(removal, visual, kwargs)
+        self.thread.forward = forward = self._plan(stages, visual, kwargs)
+        if forward.past is not None and forward.past.recounted is not None:
+            return (), {**kwargs, "position_ids": _recounted_positions(forward.past, forward.queries, kwargs)}
+        return None
 
-    def _plan(self, removal: Removal, visual: torch.Tensor | None, kwargs: dict[str, Any]) -> _Forward:
-        """Decide which of the new tokens stay, and what the layers >= K are going to see as keys."""
-        store = kwargs.get(self.arguments.cache)
+    def _plan(self, stages: tuple[ReadyStage, ...], visual: torch.Tensor | None, kwargs: dict[str, Any]) -> Forward:
+        """Find out whether new tokens leave, and what the layers are going to see as keys."""
+        store, places = kwargs.get(self.arguments.cache), tuple(ready.layer for ready in stages)
+        if visual is not None and not bool(visual.any()):
+            visual = None
         rows, queries = _shape(kwargs) if visual is None else visual.shape
-        held = None if store is None else recall(store, removal.layer, rows)
-        selection = None if visual is None else _choose(removal.operator, visual, kwargs.get("attention_mask"))
-        if held is None and selection is None:
-            return _Forward(layer=_NEVER)
+        past = held = None if store is None else recall(store, places, rows)
+        if held is None and visual is None:
+            return Forward()
         if kwargs.get("labels") is not None:
             remedy = "leave out labels, or compute the loss from the logits of the tokens that stay"
             raise RuntimeUseError("under a policy a call returns no loss", remedy=remedy)
-        past = held
-        if past is None and store is not None and selection is not None:
-            start = store.get_seq_length(0)
-            past = Held(removal.layer, everything(rows, 0, start, selection.index.device), start, start)
-        forward = _Forward(removal.layer, queries, past, selection)
+        if past is None and store is not None:
+            assert visual is not None
+            start = stored_length(store, 0)
+            past = Held(places, (everything(rows, 0, start, visual.device),) * len(places), start, start)
+        forward = Forward(stages, queries, past)
+        if visual is not None:
+            padding = _padding(visual, kwargs.get("attention_mask"))
+            forward.present = [Present.of(visual, padding, self._prompt(stages, padding, kwargs))]
+            forward.insight = Insight(whole_visual=visual, grids=self._grids(stages, visual, kwargs))
         if store is not None and held is not None:
-            forward.until_first_layer.enter_context(whole_lengths(store, removal.layer, held.total))
+            forward.until_first_layer.enter_context(whole_lengths(store, places[0], held.total))
         return forward
+
+    def _prompt(
+        self, stages: tuple[ReadyStage, ...], padding: torch.Tensor, kwargs: dict[str, Any]
+    ) -> torch.Tensor | None:
+        if kwargs.get(self.arguments.cache) is not None or all(ready.scorer is None for ready in stages):
+            return None
+        length = self.thread.uncached.prompt_length(kwargs.get("input_ids"), padding.shape[1])
+        return ~padding & (torch.arange(padding.shape[1], device=padding.device) < length)
+
+    def _grids(self, stages: tuple[ReadyStage, ...], visual: torch.Tensor, kwargs: dict[str, Any]) -> list[Grid]:
+        if not any(ready.needs_grids for ready in stages):
+            return []
+        return self.adapter.grids(self.model, kwargs, int(visual.sum()))
 
     def _leave(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         forward, self.thread.forward = self.thread.forward, None
         if forward is not None:
-            forward.until_first_layer.close()
+            forward.close()
             # A call that raised has no output; its cache stays marked as half-updated.
             if output is not None and forward.noted is not None:
                 call_is_through(forward.noted)
@@ -154,57 +174,69 @@ class TokenRemoval:
         if forward is None:
             remedy = "call the model itself, not an inner module; a model whose generate calls one cannot be used"
             raise RuntimeUseError("under a policy the decoder runs through the model's own forward", remedy=remedy)
-        if forward.layer == _NEVER:
+        if not forward.stages:
             return None
         if number == 0:
             forward.until_first_layer.close()
-        if number < forward.layer:
-            return None
-        if number == forward.layer:
-            self._note_held(forward, layer, args, kwargs)
-        if forward.all_is_seen and kwargs.get(self.arguments.mask, ...) is None:
-            return None  # decoding without padding: the layer's arguments are right as they are
+        forward.end_reading()
+        level = forward.level(number)
+        result = None if level < 0 else self._shortened(forward, number, level, layer, args, kwargs)
+        forward.begin_reading(number)
+        return result
+
+    def _shortened(
+        self, forward: Forward, number: int, level: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> HookResult:
+        """Return the arguments of a layer at or above the first stage."""
         names = argument_names(layer)
+        acts = forward.stages[level].layer == number
+        hidden = None
+        if acts and forward.present is not None:
+            if forward.insight.vision is None and self.thread.tower.notes is not None:
+                forward.insight = replace(forward.insight, vision=self.thread.tower.notes)
+            hidden = forward.act(level, args[0] if args else kwargs[names[0]])
+        if acts:
+            self._note_held(forward, layer, args, kwargs)
+        if forward.all_is_seen(level) and kwargs.get(self.arguments.mask, ...) is None:
+            return None  # decoding without padding: the layer's arguments are right as they are
         named = {**dict(zip(names, args, strict=False)), **kwargs}
-        if number == forward.layer and forward.selection is not None:
-            named[names[0]] = gather_tokens(named[names[0]], forward.selection.index, -2)
-        self._cut(forward, number, named, length=named[names[0]].shape[-2])
+        if hidden is not None:
+            named[names[0]] = hidden
+        self._cut(forward, number, level, named, length=named[names[0]].shape[-2])
         return tuple(named.pop(name) for name in names[: len(args)]), named
 
-    def _note_held(self, forward: _Forward, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Remember what the layers from K on are going to hold; it counts once this call is through."""
+    def _note_held(self, forward: Forward, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Remember what the layers are going to hold; it counts once this call is through."""
         store = kwargs.get(self.arguments.cache)
         if store is None:
             store = by_name(layer, (args, kwargs)).get(self.arguments.cache)
         if store is None:
             return
-        held = forward.past and forward.past.followed_by(forward.new, forward.queries)
-        if held is None:
-            # The model itself made this cache, so that nothing came before.
-            check_cache(store)
-            assert forward.selection is not None
-            held = Held(forward.layer, forward.selection, forward.queries, forward.queries)
-        remember(store, replace(held, whole=False))
+        if forward.past is None:
+            check_cache(store)  # the model itself made it, so that nothing came before
+        remember(store, replace(forward.held(), whole=False))
         forward.noted = store
 
-    def _cut(self, forward: _Forward, number: int, named: dict[str, Any], length: int) -> None:
+    def _cut(self, forward: Forward, number: int, level: int, named: dict[str, Any], length: int) -> None:
         """Cut the layer's arguments down to the tokens that stay.
 
         Some models drop all tokens but the last ones themselves, where only those are asked for; `length` says how many
         tokens the layer is given.
         """
-        index = None if forward.selection is None else forward.selection.index[:, -length:]
-        if index is not None:
-            gather = partial(_gather_all, index=index, length=forward.queries)
+        present = forward.new(level)
+        if present is not None:
             for name, dim in self.arguments.tokens.items():
                 if named.get(name) is not None:
-                    named[name] = _once(forward, (name, length), named[name], partial(gather, dim=dim))
+                    columns = present.places if name in self.arguments.positions else present.columns
+                    gather = partial(_gather_all, index=columns[:, -length:], length=forward.queries, dim=dim)
+                    named[name] = _once(forward, (name, level, length), named[name], gather)
         mask, store = named.get(self.arguments.mask), named.get(self.arguments.cache)
         past = self._visible_past(forward, store, number, mask)
-        crop = partial(self._crop_mask, forward, index, past)
-        named[self.arguments.mask] = _once(forward, (self.arguments.mask, past, length), mask, crop)
+        index = None if present is None else present.columns[:, -length:]
+        crop = partial(self._crop_mask, forward, level, index, past)
+        named[self.arguments.mask] = _once(forward, (self.arguments.mask, level, past, length), mask, crop)
 
-    def _visible_past(self, forward: _Forward, store: Cache | None, number: int, mask: Any) -> int:
+    def _visible_past(self, forward: Forward, store: Cache | None, number: int, mask: Any) -> int:
         """Return how many earlier keys a layer sees; one that reads another layer's keys sees what that one does."""
         if store is None:
             return 0
@@ -216,30 +248,31 @@ class TokenRemoval:
             raise RuntimeUseError("several tokens on a cache are not supported in this family", remedy=remedy)
         return forward.past_by_mask.get(id(mask), 0)
 
-    def _crop_mask(self, forward: _Forward, index: torch.Tensor | None, past: int, mask: Any) -> Any:
+    def _crop_mask(self, forward: Forward, level: int, index: torch.Tensor | None, past: int, mask: Any) -> Any:
         if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 4):
             remedy = "load the model with attn_implementation eager or sdpa"
             raise RuntimeUseError("a layer's attention mask must be 4D", value=type(mask).__name__, remedy=remedy)
-        total = forward.start + forward.queries
-        if forward.past is None:
-            assert forward.new is not None
-            keys = forward.new
-        else:
-            after = forward.past.followed_by(forward.new, forward.queries).keys
-            earlier = forward.past.keys.length
-            keys = after.columns(slice(earlier - past, None))
-        return crop_mask(mask, index, keys, total, forward.queries)
+        keys = forward.keys(level)
+        if forward.past is not None:
+            earlier = forward.past.keys(level).length
+            keys = keys.columns(slice(earlier - past, None))
+        return crop_mask(mask, index, keys, forward.start + forward.queries, forward.queries)
 
 
-_NEVER = -1
-
-
-def _choose(operator: Operator, visual: torch.Tensor, attention_mask: Any) -> Selection | None:
-    # A 4D mask is the caller's own; its padding, if any, is hidden by the mask itself.
-    padding = torch.zeros_like(visual)
+def _padding(visual: torch.Tensor, attention_mask: Any) -> torch.Tensor:
+    """Return (B, T) bool. A 4D mask is the caller's own; its padding, if any, is hidden by the mask itself."""
     if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
-        padding = attention_mask[:, -visual.shape[1] :] == 0
-    return select(operator.keep(TokenLayout(visual, padding)))
+        return attention_mask[:, -visual.shape[1] :] == 0
+    return torch.zeros_like(visual)
+
+
+def _recounted_positions(held: Held, queries: int, kwargs: dict[str, Any]) -> torch.Tensor:
+    """Return the positions of new tokens, less the positions that are left out of the count."""
+    assert held.recounted is not None
+    given = kwargs.get("position_ids")
+    if given is None:
+        given = torch.arange(held.total, held.total + queries, device=held.recounted.device)[None]
+    return given - held.recounted[:, None].to(given.device)
 
 
 def _shape(kwargs: dict[str, Any]) -> tuple[int, int]:
@@ -247,7 +280,7 @@ def _shape(kwargs: dict[str, Any]) -> tuple[int, int]:
     return int(given.shape[0]), int(given.shape[1])
 
 
-def _once(forward: _Forward, key: tuple[Any, ...], value: Any, cut: Callable[[Any], Any]) -> Any:
+def _once(forward: Forward, key: tuple[Any, ...], value: Any, cut: Callable[[Any], Any]) -> Any:
     """Cut an argument, or return the result of the layer before if it was given the same object."""
     place = (*key, id(value))
     if place not in forward.cut:

@@ -71,7 +71,7 @@ class View:
 
     @property
     def instruction(self) -> torch.Tensor:
-        """(B, T) bool, true at the text of the prompt behind a row's last visual token; all its text if there is none."""
+        """(B, T) bool, true at the prompt's text behind the last visual token; at all its text if there is none."""
         behind = (self.visual.flip(1).cumsum(dim=1) == 0).flip(1)
         return self.prompt & behind
 
