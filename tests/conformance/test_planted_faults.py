@@ -11,6 +11,7 @@ import torch
 from experiments.model_coverage.families import find
 from experiments.model_coverage.probes import family_probes
 from vtw_search.conformance import Report, check_model
+from vtw_search.conformance.bench import WORDS
 from vtw_search.runtime import apply, removal
 from vtw_search.runtime.masking import masked_from
 from vtw_search.runtime.removal import Removal, TokenRemoval
@@ -79,7 +80,7 @@ def test_a_mask_without_a_shortened_cache(name: str, monkeypatch: pytest.MonkeyP
             visual = self.adapter.visual_mask(self.model, kwargs)
             if wanted is not None and visual is not None:
                 layers = self.adapter.decoder_layers(self.model)
-                stack.enter_context(masked_from(layers, wanted.layer, visual, self.arguments.mask))
+                stack.enter_context(masked_from(layers, wanted.layer, visual, self.arguments))
 
         stack.callback(self.model.register_forward_pre_hook(begin, with_kwargs=True).remove)
 
@@ -109,3 +110,18 @@ def test_a_mask_that_is_not_cut_for_padding(name: str, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(removal, "crop_mask", without_fillers)
     assert failed(report_on(name)) & {"2", "3", "5"}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_later_turn_that_sees_one_key_too_few(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    crop = removal.crop_mask
+
+    def without_the_first_key(mask: Any, queries: Any, keys: Any, total: int, query_length: int) -> Any:
+        if query_length == WORDS and keys.length > query_length:
+            hidden = torch.zeros_like(keys.index, dtype=torch.bool)
+            hidden[:, keys.index.shape[1] - query_length - 1] = True
+            keys = type(keys)(keys.index, hidden if keys.filler is None else keys.filler | hidden)
+        return crop(mask, queries, keys, total, query_length)
+
+    monkeypatch.setattr(removal, "crop_mask", without_the_first_key)
+    assert failed(report_on(name)) == {"3"}

@@ -57,7 +57,7 @@ def second_turn(model: Any, inputs: Inputs, longer: Inputs) -> torch.Tensor:
     return logits
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", [*NAMED, "gemma4"])
 def test_a_second_text_turn_on_the_same_cache(name: str) -> None:
     """The logits of a second, text-only prompt equal those of a masked, uncached run of the whole conversation."""
     family = find(name)

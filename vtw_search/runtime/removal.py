@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import Cache
 
-from vtw_search.adapters import Adapter
+from vtw_search.adapters import Adapter, layer_kinds
 from vtw_search.errors import RuntimeUseError
 from vtw_search.operators import Operator
 from vtw_search.runtime.caches import Held, call_is_through, check_cache, recall, remember, visible_past, whole_lengths
@@ -44,7 +44,7 @@ class _Forward:
         noted: the cache that says already what it holds once this call is through.
         until_first_layer: closes what has to be over before the first decoder layer runs.
         cut: arguments that were cut already, because all layers are given the same objects.
-        past_by_mask: identity of a mask -> how many earlier keys the layers with this mask see.
+        past_by_kind: kind of layer -> how many earlier keys the layers of this kind see.
     """
 
     layer: int
@@ -54,7 +54,7 @@ class _Forward:
     noted: Cache | None = None
     until_first_layer: ExitStack = field(default_factory=ExitStack)
     cut: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)
-    past_by_mask: dict[int, int] = field(default_factory=dict)
+    past_by_kind: dict[str, int] = field(default_factory=dict)
 
     @property
     def start(self) -> int:
@@ -85,7 +85,7 @@ class TokenRemoval:
     def __init__(self, model: nn.Module, adapter: Adapter, current: Callable[[], Removal | None]) -> None:
         """Prepare for `model`; `current()` returns what the calling thread wants, None to keep every token."""
         self.model, self.adapter, self.current = model, adapter, current
-        self.arguments = adapter.layer_arguments
+        self.arguments, self.kinds = adapter.layer_arguments, layer_kinds(model.config)
         self.thread = _PerThread()
 
     def register(self, stack: ExitStack) -> None:
@@ -200,21 +200,18 @@ class TokenRemoval:
                 if named.get(name) is not None:
                     named[name] = _once(forward, (name, length), named[name], partial(gather, dim=dim))
         mask, store = named.get(self.arguments.mask), named.get(self.arguments.cache)
-        past = self._visible_past(forward, store, number, mask)
+        past = self._visible_past(forward, store, number)
         crop = partial(self._crop_mask, forward, index, past)
         named[self.arguments.mask] = _once(forward, (self.arguments.mask, past, length), mask, crop)
 
-    def _visible_past(self, forward: _Forward, store: Cache | None, number: int, mask: Any) -> int:
-        """Return how many earlier keys a layer sees; one that reads another layer's keys sees what that one does."""
+    def _visible_past(self, forward: _Forward, store: Cache | None, number: int) -> int:
+        """Return how many earlier keys a layer sees; one that reads another layer's keys sees what its kind does."""
         if store is None:
             return 0
         past = visible_past(store, number)
         if past is not None:
-            forward.past_by_mask[id(mask)] = past
-        if id(mask) not in forward.past_by_mask and mask is not None and forward.start:
-            remedy = "pass one token at a time, as generate does"
-            raise RuntimeUseError("several tokens on a cache are not supported in this family", remedy=remedy)
-        return forward.past_by_mask.get(id(mask), 0)
+            forward.past_by_kind[self.kinds[number]] = past
+        return forward.past_by_kind[self.kinds[number]]
 
     def _crop_mask(self, forward: _Forward, index: torch.Tensor | None, past: int, mask: Any) -> Any:
         if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 4):
