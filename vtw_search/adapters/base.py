@@ -221,8 +221,10 @@ def _is_stack(modules: nn.ModuleList, count: int) -> bool:
 
 
 def _brings(inputs: Mapping[str, Any], modality: Modality) -> bool:
-    encoded = inputs.get("mm_encoder_outputs") or {}
-    return encoded.get(modality.name) is not None or any(inputs.get(name) is not None for name in modality.inputs)
+    encoded = inputs.get("mm_encoder_outputs")
+    # Families with one kind of visual input take its features by themselves, too.
+    features = encoded.get(modality.name) if isinstance(encoded, Mapping) else encoded
+    return features is not None or any(inputs.get(name) is not None for name in modality.inputs)
 
 
 def _any_equal(ids: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:

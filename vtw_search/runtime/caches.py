@@ -76,7 +76,7 @@ class NotedCache(DynamicCache):
 
     held: Held
 
-    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """Reorder the rows; beam search does."""
         super().reorder_cache(beam_idx)
         self._follow(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))

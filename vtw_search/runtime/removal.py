@@ -17,6 +17,7 @@ from vtw_search.adapters import Adapter, layer_kinds
 from vtw_search.errors import RuntimeUseError
 from vtw_search.operators import Operator
 from vtw_search.runtime.caches import Held, call_is_through, check_cache, recall, remember, visible_past, whole_lengths
+from vtw_search.runtime.calls import check_call, check_mark, check_mark_fits, shape_of
 from vtw_search.runtime.capture import argument_names, by_name
 from vtw_search.runtime.slicing import crop_mask, gather_tokens, map_tensors
 from vtw_search.tokens import Selection, TokenLayout, everything, select
@@ -101,7 +102,8 @@ class TokenRemoval:
             stack.callback(handle.remove)
 
     def mark_visual(self, visual: torch.Tensor | None) -> None:
-        """Tell where the visual tokens of the calling thread's next prefill are, (B, T) bool."""
+        """Tell where the visual tokens of the calling thread's next call are, (B, T) bool; None takes a mark back."""
+        check_mark(visual)
         self.thread.visual = visual
 
     def _enter(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -118,20 +120,20 @@ class TokenRemoval:
         if args:
             remedy = "call model(input_ids=..., pixel_values=..., attention_mask=...)"
             raise RuntimeUseError("under a policy the model takes keyword arguments only", remedy=remedy)
+        if marked is not None:
+            check_mark_fits(marked, kwargs)
         visual = self.adapter.visual_mask(self.model, kwargs) if marked is None else marked
         self.thread.forward = self._plan(removal, visual, kwargs)
 
     def _plan(self, removal: Removal, visual: torch.Tensor | None, kwargs: dict[str, Any]) -> _Forward:
         """Decide which of the new tokens stay, and what the layers >= K are going to see as keys."""
         store = kwargs.get(self.arguments.cache)
-        rows, queries = _shape(kwargs) if visual is None else visual.shape
+        rows, queries = shape_of(kwargs) if visual is None else visual.shape
         held = None if store is None else recall(store, removal.layer, rows)
         selection = None if visual is None else _choose(removal.operator, visual, kwargs.get("attention_mask"))
         if held is None and selection is None:
             return _Forward(layer=_NEVER)
-        if kwargs.get("labels") is not None:
-            remedy = "leave out labels, or compute the loss from the logits of the tokens that stay"
-            raise RuntimeUseError("under a policy a call returns no loss", remedy=remedy)
+        check_call(kwargs, selection)
         past = held
         if past is None and store is not None and selection is not None:
             start = store.get_seq_length(0)
@@ -237,11 +239,6 @@ def _choose(operator: Operator, visual: torch.Tensor, attention_mask: Any) -> Se
     if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
         padding = attention_mask[:, -visual.shape[1] :] == 0
     return select(operator.keep(TokenLayout(visual, padding)))
-
-
-def _shape(kwargs: dict[str, Any]) -> tuple[int, int]:
-    given = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
-    return int(given.shape[0]), int(given.shape[1])
 
 
 def _once(forward: _Forward, key: tuple[Any, ...], value: Any, cut: Callable[[Any], Any]) -> Any:
