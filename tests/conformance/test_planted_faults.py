@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,6 +11,9 @@ import torch
 
 from experiments.model_coverage.families import find
 from experiments.model_coverage.probes import family_probes
+from vtw_search.adapters import Adapter
+from vtw_search.adapters.base import IMAGE, VIDEO
+from vtw_search.adapters.glm4v import Glm4vAdapter
 from vtw_search.conformance import Report, check_model
 from vtw_search.conformance.bench import WORDS
 from vtw_search.runtime import apply, removal
@@ -32,6 +36,49 @@ def failed(report: Report) -> set[str]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_without_a_fault_everything_passes(name: str) -> None:
     assert failed(report_on(name)) == set()
+
+
+def with_answer(monkeypatch: pytest.MonkeyPatch, change: Callable[[torch.Tensor], torch.Tensor | None]) -> None:
+    """Let every adapter's answer which tokens are visual be changed."""
+    right = Adapter.visual_mask
+
+    def wrong(self: Any, model: Any, inputs: Any) -> torch.Tensor | None:
+        visual = right(self, model, inputs)
+        return None if visual is None else change(visual.clone())
+
+    monkeypatch.setattr(Adapter, "visual_mask", wrong)
+
+
+def without_the_last(visual: torch.Tensor) -> torch.Tensor:
+    visual[0, visual[0].nonzero()[-1]] = False
+    return visual
+
+
+def with_the_token_before(visual: torch.Tensor) -> torch.Tensor:
+    visual[0, visual[0].nonzero()[0] - 1] = True
+    return visual
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "change,problem",
+    [(without_the_last, "misses 1"), (with_the_token_before, "takes 1 tokens"), (lambda _: None, "misses")],
+)
+def test_an_adapter_that_does_not_find_the_visual_tokens(
+    name: str, change: Any, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime does right what it is told, so that no other contract needs to fail."""
+    with_answer(monkeypatch, change)
+    report = report_on(name)
+    assert "0" in failed(report)
+    assert problem in str(report.problem)
+
+
+def test_video_tokens_that_are_written_as_image_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Glm4vAdapter, "modalities", (IMAGE, VIDEO))
+    report = report_on("glm4v")
+    assert failed(report) == {"0"}
+    assert "one video" in str(report.problem)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -10,6 +10,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from vtw_search.adapters.base import Adapter, LayerArguments, MacsModel, ModuleCall
 from vtw_search.adapters.gemma3 import Gemma3Adapter
 from vtw_search.adapters.generic import GenericAdapter
+from vtw_search.adapters.glm4v import Glm4vAdapter
 from vtw_search.adapters.granite4_vision import Granite4VisionAdapter
 from vtw_search.adapters.idefics import Idefics3Adapter, SmolVLMAdapter
 from vtw_search.adapters.internvl import InternVLAdapter
@@ -29,6 +30,11 @@ from vtw_search.errors import ModelError
 # `model_type` of the config -> adapter.
 ADAPTERS: dict[str, type[Adapter]] = {
     "gemma3": Gemma3Adapter,
+    "glm46v": Glm4vAdapter,
+    "glm4v": Glm4vAdapter,
+    "glm4v_moe": Glm4vAdapter,
+    "glm_ocr": Glm4vAdapter,
+    "glmga": Glm4vAdapter,
     "granite4_vision": Granite4VisionAdapter,
     "idefics3": Idefics3Adapter,
     "internvl": InternVLAdapter,

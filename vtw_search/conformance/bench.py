@@ -26,6 +26,14 @@ STEPS = 8
 WORDS = 4
 
 
+class ContractError(Exception):
+    """A contract does not hold, for a reason that is more than a number."""
+
+    def __init__(self, reason: str, deviation: float | None = None) -> None:
+        self.deviation = deviation
+        super().__init__(reason)
+
+
 class _Steered(LogitsProcessor):
     """Keeps generation away from placeholders, and along given tokens if there are any."""
 
