@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,11 @@ import torch
 
 from experiments.model_coverage.families import find
 from experiments.model_coverage.probes import family_probes
+from vtw_search.adapters import Adapter
+from vtw_search.adapters.base import IMAGE, VIDEO
+from vtw_search.adapters.glm4v import Glm4vAdapter
 from vtw_search.conformance import Report, check_model
+from vtw_search.conformance.bench import WORDS
 from vtw_search.runtime import apply, removal, stages
 from vtw_search.runtime.masking import masked_from
 from vtw_search.runtime.removal import TokenRemoval
@@ -33,6 +38,49 @@ def failed(report: Report) -> set[str]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_without_a_fault_everything_passes(name: str) -> None:
     assert failed(report_on(name)) == set()
+
+
+def with_answer(monkeypatch: pytest.MonkeyPatch, change: Callable[[torch.Tensor], torch.Tensor | None]) -> None:
+    """Let every adapter's answer which tokens are visual be changed."""
+    right = Adapter.visual_mask
+
+    def wrong(self: Any, model: Any, inputs: Any) -> torch.Tensor | None:
+        visual = right(self, model, inputs)
+        return None if visual is None else change(visual.clone())
+
+    monkeypatch.setattr(Adapter, "visual_mask", wrong)
+
+
+def without_the_last(visual: torch.Tensor) -> torch.Tensor:
+    visual[0, visual[0].nonzero()[-1]] = False
+    return visual
+
+
+def with_the_token_before(visual: torch.Tensor) -> torch.Tensor:
+    visual[0, visual[0].nonzero()[0] - 1] = True
+    return visual
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "change,problem",
+    [(without_the_last, "misses 1"), (with_the_token_before, "takes 1 tokens"), (lambda _: None, "misses")],
+)
+def test_an_adapter_that_does_not_find_the_visual_tokens(
+    name: str, change: Any, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime does right what it is told, so that no other contract needs to fail."""
+    with_answer(monkeypatch, change)
+    report = report_on(name)
+    assert "0" in failed(report)
+    assert problem in str(report.problem)
+
+
+def test_video_tokens_that_are_written_as_image_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Glm4vAdapter, "modalities", (IMAGE, VIDEO))
+    report = report_on("glm4v")
+    assert failed(report) == {"0"}
+    assert "one video" in str(report.problem)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -84,7 +132,7 @@ def test_a_mask_without_a_shortened_cache(name: str, monkeypatch: pytest.MonkeyP
             visual = self.adapter.visual_mask(self.model, kwargs)
             if wanted and visual is not None:
                 layers = self.adapter.decoder_layers(self.model)
-                stack.enter_context(masked_from(layers, wanted[0].layer, visual, self.arguments.mask))
+                stack.enter_context(masked_from(layers, wanted[0].layer, visual, self.arguments))
 
         stack.callback(self.model.register_forward_pre_hook(begin, with_kwargs=True).remove)
 
@@ -114,3 +162,18 @@ def test_a_mask_that_is_not_cut_for_padding(name: str, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(removal, "crop_mask", without_fillers)
     assert failed(report_on(name)) & {"2", "3", "5"}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_later_turn_that_sees_one_key_too_few(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    crop = removal.crop_mask
+
+    def without_the_first_key(mask: Any, queries: Any, keys: Any, total: int, query_length: int) -> Any:
+        if query_length == WORDS and keys.length > query_length:
+            hidden = torch.zeros_like(keys.index, dtype=torch.bool)
+            hidden[:, keys.index.shape[1] - query_length - 1] = True
+            keys = type(keys)(keys.index, hidden if keys.filler is None else keys.filler | hidden)
+        return crop(mask, queries, keys, total, query_length)
+
+    monkeypatch.setattr(removal, "crop_mask", without_the_first_key)
+    assert failed(report_on(name)) == {"3"}

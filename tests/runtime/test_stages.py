@@ -1,4 +1,4 @@
-"""Several stages and every scorer against the masked oracle, whose kept sets are worked out from eager attention maps."""
+"""Several stages against the masked oracle, whose kept sets are worked out from eager attention maps."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def masked_run(
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Return full-length logits with what left masked, and what each stage keeps of the visual tokens."""
     visual = bench.adapter.visual_mask(bench.model, inputs)
-    mask_name, real = bench.adapter.layer_arguments.mask, inputs["attention_mask"].bool()
+    arguments, real = bench.adapter.layer_arguments, inputs["attention_mask"].bool()
     left, kept = visual, []
     with ExitStack() as stack:
         for layer, score in stages:
             maps = bench.model(**inputs, use_cache=False, output_attentions=True).attentions
             stays = torch.zeros_like(left) if score is None else best(score(maps, layer, left, real), left, 0.5)
             # Contexts add up: what left before stays hidden.
-            stack.enter_context(masked_from(bench.stack, layer, left & ~stays, mask_name))
+            stack.enter_context(masked_from(bench.stack, layer, left & ~stays, arguments))
             left = stays
             kept.append(stays)
         logits = bench.model(**inputs, use_cache=False).logits
@@ -138,4 +138,3 @@ def test_generation_on_the_cache_equals_generation_without_one(name: str) -> Non
     assert deviation(cached.logits, uncached.logits) <= 1e-5
     whole = [length for length, layer in zip(lengths, cache.layers, strict=True) if not layer.is_sliding]
     assert whole == sorted(whole, reverse=True)
-    assert whole[0] > whole[-1]

@@ -10,6 +10,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from vtw_search.adapters.base import Adapter, LayerArguments, MacsModel, ModuleCall, VisionTower
 from vtw_search.adapters.gemma3 import Gemma3Adapter
 from vtw_search.adapters.generic import GenericAdapter
+from vtw_search.adapters.glm4v import Glm4vAdapter
 from vtw_search.adapters.granite4_vision import Granite4VisionAdapter
 from vtw_search.adapters.idefics import Idefics3Adapter, SmolVLMAdapter
 from vtw_search.adapters.internvl import InternVLAdapter
@@ -21,7 +22,7 @@ from vtw_search.adapters.mistral3 import Mistral3Adapter
 from vtw_search.adapters.paligemma import PaliGemmaAdapter
 from vtw_search.adapters.qwen2_vl import Qwen2_5_VLAdapter, Qwen2VLAdapter
 from vtw_search.adapters.qwen3_vl import Qwen3VLAdapter
-from vtw_search.adapters.structure import keeps_keys_and_values, patched_by, structural_problem
+from vtw_search.adapters.structure import keeps_keys_and_values, layer_kinds, patched_by, structural_problem
 from vtw_search.adapters.video_llava import VideoLlavaAdapter
 from vtw_search.adapters.vipllava import VipLlavaAdapter
 from vtw_search.errors import ModelError
@@ -29,6 +30,11 @@ from vtw_search.errors import ModelError
 # `model_type` of the config -> adapter.
 ADAPTERS: dict[str, type[Adapter]] = {
     "gemma3": Gemma3Adapter,
+    "glm46v": Glm4vAdapter,
+    "glm4v": Glm4vAdapter,
+    "glm4v_moe": Glm4vAdapter,
+    "glm_ocr": Glm4vAdapter,
+    "glmga": Glm4vAdapter,
     "granite4_vision": Granite4VisionAdapter,
     "idefics3": Idefics3Adapter,
     "internvl": InternVLAdapter,
@@ -89,6 +95,7 @@ __all__ = [
     "VisionTower",
     "find_adapter",
     "keeps_keys_and_values",
+    "layer_kinds",
     "patched_by",
     "structural_problem",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import nn
 
+from vtw_search.adapters.prompts import content, tensors
 from vtw_search.adapters.structure import last_layer_before_shared_keys, recount_problem
 from vtw_search.errors import ModelError, RuntimeUseError
 from vtw_search.facts import Missing, ModelFacts, ModelFingerprint, config_digest
@@ -149,9 +150,7 @@ class Adapter:
         answers = {
             "before_decoder": None
             if self.first_layer(model) == 1
-            else Missing(
-                "features are added to its visual tokens between layers", "prune or withdraw at a later layer"
-            ),
+            else Missing("features enter its visual tokens between layers", "prune or withdraw at a later layer"),
             "grids": None if self.has_grids(model) else _NO_GRIDS,
             "recount": recount_problem(model.config),
             "vision": None if tower else _NO_TOWER,
@@ -162,6 +161,10 @@ class Adapter:
     def first_layer(self, model: nn.Module) -> int:
         """Return the smallest K at which visual tokens may leave."""
         return 1
+
+    def entry_layer(self, model: nn.Module) -> int:
+        """Return the first decoder layer whose input holds visual features."""
+        return 0
 
     def decoder_layers(self, model: nn.Module) -> nn.ModuleList:
         """Return the decoder layers in order; ModelError when there is no such list."""
@@ -231,16 +234,16 @@ class Adapter:
             texts = [self.plain_prompt(processor, text, len(row)) for text, row in zip(prompts, images, strict=True)]
             flat = [list(row) for row in images] if any(images) else None
             encoded = processor(images=flat, text=texts, padding=True, padding_side="left", return_tensors="pt")
-            return _tensors(encoded)
+            return tensors(encoded)
         chats = [
-            [{"role": "user", "content": _content(processor, text, row)}]
+            [{"role": "user", "content": content(processor, text, row)}]
             for text, row in zip(prompts, images, strict=True)
         ]
         encoded = processor.apply_chat_template(
             chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
             processor_kwargs={"padding": True, "padding_side": "left"},
         )  # fmt: skip
-        return _tensors(encoded)
+        return tensors(encoded)
 
     def plain_prompt(self, processor: Any, prompt: str, images: int) -> str:
         """Return the text of a prompt for a processor without chat template."""
@@ -292,8 +295,10 @@ def _is_stack(modules: nn.ModuleList, count: int) -> bool:
 
 
 def _brings(inputs: Mapping[str, Any], modality: Modality) -> bool:
-    encoded = inputs.get("mm_encoder_outputs") or {}
-    return encoded.get(modality.name) is not None or any(inputs.get(name) is not None for name in modality.inputs)
+    encoded = inputs.get("mm_encoder_outputs")
+    # Families with one kind of visual input take its features by themselves, too.
+    features = encoded.get(modality.name) if isinstance(encoded, Mapping) else encoded
+    return features is not None or any(inputs.get(name) is not None for name in modality.inputs)
 
 
 def _any_equal(ids: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
@@ -301,26 +306,6 @@ def _any_equal(ids: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
     for token in tokens[1:]:
         found = found | (ids == token)
     return found
-
-
-def _content(processor: Any, prompt: str, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
-    for token in _placeholder_texts(processor):
-        if token in prompt:
-            remedy = f"remove {token} from it; the template places the images"
-            raise RuntimeUseError("a prompt must not hold image placeholders", value=prompt, remedy=remedy)
-    return [{"type": "image", "image": image} for image in images] + [{"type": "text", "text": prompt}]
-
-
-def _placeholder_texts(processor: Any) -> Iterator[str]:
-    for name in ("image_token", "video_token"):
-        token = getattr(processor, name, None)
-        if token:
-            yield str(token)
-
-
-def _tensors(encoded: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the tensors of a batch without its labels: they are for training, and long as the whole prompt."""
-    return {name: value for name, value in encoded.items() if isinstance(value, torch.Tensor) and name != "labels"}
 
 
 def _public_name(source: str) -> str:

@@ -14,8 +14,13 @@ class Granite4VisionAdapter(GenericAdapter):
 
     def first_layer(self, model: nn.Module) -> int:
         """Return the last layer that receives features."""
-        config: Any = model.config
-        layers: list[int] = [layer for _, layer in config.deepstack_layer_map or ()] + list(
-            config.spatial_target_layers or ()
-        )
-        return max(1, *layers)
+        return max(1, *_receiving(model))
+
+    def entry_layer(self, model: nn.Module) -> int:
+        """Return the first layer that receives features; what enters layer 0 is text and zeros."""
+        return min(_receiving(model))
+
+
+def _receiving(model: nn.Module) -> list[int]:
+    config: Any = model.config
+    return [layer for _, layer in config.deepstack_layer_map or ()] + list(config.spatial_target_layers or ())

@@ -52,6 +52,12 @@ def keeps_keys_and_values(kind: type) -> bool:
     return kind in (DynamicLayer, DynamicSlidingWindowLayer, DynamicIndexedLayer, DummyLayer)
 
 
+def layer_kinds(config: Any) -> list[str]:
+    """Return the kind of each decoder layer; layers of a kind see the same earlier tokens."""
+    text = config.get_text_config(decoder=True)
+    return list(getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers)
+
+
 def last_layer_before_shared_keys(config: Any) -> int | None:
     """Return the largest K at which layers that read the keys of an earlier layer find them as short as their queries.
 
@@ -61,8 +67,7 @@ def last_layer_before_shared_keys(config: Any) -> int | None:
     shared = [number for number, layer in enumerate(layers) if isinstance(layer, DummyLayer)]
     if not shared:
         return None
-    text = config.get_text_config(decoder=True)
-    kinds = getattr(text, "layer_types", None) or ["full_attention"] * len(layers)
+    kinds = layer_kinds(config)
     own = [number for number in range(len(layers)) if number not in shared]
     return min(max(number for number in own if kinds[number] == kinds[reader]) for reader in shared)
 

@@ -57,7 +57,7 @@ def _check(arguments: argparse.Namespace) -> None:
     for finding in report.findings:
         number = "      -" if finding.deviation is None else f"{finding.deviation:7.1e}"
         verdict = "holds" if finding.passed else f"FAILS: {finding.problem}"
-        print(f"{finding.contract:34} largest deviation {number} (may be {finding.tolerance:.0e})  {verdict}")
+        print(f"{finding.contract:38} largest deviation {number} (may be {finding.tolerance:.0e})  {verdict}")
     if not report.passed:
         raise SystemExit(1)
 

@@ -1,4 +1,4 @@
-"""Whether the runtime is right on a loaded model: the six contracts, checked on small inputs.
+"""Whether the runtime is right on a loaded model: one contract of its adapter, six of its own, on small inputs.
 
 The command `vtw-policy check`, the certificates and the tests use this same code.
 """

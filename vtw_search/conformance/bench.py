@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from vtw_search.adapters import Adapter
@@ -22,6 +23,15 @@ from vtw_search.runtime.masking import masked_from
 from vtw_search.tokens import Selection, TokenLayout, everything, select
 
 STEPS = 8
+WORDS = 4
+
+
+class ContractError(Exception):
+    """A contract does not hold, for a reason that is more than a number."""
+
+    def __init__(self, reason: str, deviation: float | None = None) -> None:
+        self.deviation = deviation
+        super().__init__(reason)
 
 
 class _Steered(LogitsProcessor):
@@ -101,7 +111,7 @@ class Bench:
     @contextmanager
     def masked(self, probe: Probe, layer: int) -> Iterator[None]:
         """Run at full length with the probe's visual tokens masked from `layer` on."""
-        with masked_from(self.stack, layer, self.hidden(probe), self.adapter.layer_arguments.mask):
+        with masked_from(self.stack, layer, self.hidden(probe), self.adapter.layer_arguments):
             yield
 
     @torch.no_grad()
@@ -116,6 +126,22 @@ class Bench:
         cache = DynamicCache(config=self.model.config)
         self.model(**inputs, past_key_values=cache, use_cache=True)
         return cache
+
+    @torch.no_grad()
+    def second_turn(self, inputs: Inputs) -> torch.Tensor:
+        """Return the logits, (B, V), behind a second turn on the cache of `inputs`: its last words again, in one call.
+
+        `generate` numbers the turn's positions, which some families leave to it.
+        """
+        turn = {"input_ids": torch.cat([inputs["input_ids"], inputs["input_ids"][:, -WORDS:]], dim=1)}
+        if "attention_mask" in inputs:
+            turn["attention_mask"] = functional.pad(inputs["attention_mask"], (0, WORDS), value=1)
+        output = self.model.generate(
+            **turn, past_key_values=self.cache(inputs), max_new_tokens=1, min_new_tokens=1, do_sample=False,
+            output_logits=True, return_dict_in_generate=True,
+        )  # fmt: skip
+        logits: torch.Tensor = output.logits[0]
+        return logits
 
     @torch.no_grad()
     def generate(self, inputs: Inputs, tokens: torch.Tensor | None = None, cached: bool = True) -> Generated:

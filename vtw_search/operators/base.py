@@ -11,6 +11,9 @@ import torch
 from vtw_search.operators.budget import Keep
 from vtw_search.tokens import Grid, TokenLayout
 
+Site = Literal["vision", "decoder"]
+Keeps = Literal["nothing", "share", "any"]
+
 
 @dataclass(frozen=True)
 class Request:
@@ -47,8 +50,8 @@ class Operator(Protocol):
 
     name: str
     scoring_version: int
-    site: Literal["vision", "decoder"]
-    keeps: Literal["nothing", "share", "any"]
+    site: Site
+    keeps: Keeps
     ranks: bool
     may_be_followed: bool
     options: Mapping[str, Any]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.nn import functional
 
 from vtw_search.errors import RuntimeUseError
-from vtw_search.operators.base import NOTHING_ASKED, Request
+from vtw_search.operators.base import NOTHING_ASKED, Keeps, Request, Site
 from vtw_search.operators.budget import Keep
 from vtw_search.tokens import Grid, TokenLayout
 
@@ -25,8 +25,8 @@ class Downsample:
 
     name = "downsample"
     scoring_version = 1
-    site: Literal["vision"] = "vision"
-    keeps: Literal["share"] = "share"
+    site: Site = "vision"
+    keeps: Keeps = "share"
     ranks = False
     may_be_followed = True
     options: Mapping[str, Any] = {"mode": ("mean", "stride")}
@@ -47,7 +47,7 @@ class Downsample:
         for row, columns, grid in _blocks(layout, request.grids):
             coarse = _coarse(grid, request.keep)
             # (rows * columns, D) -> (D, rows, columns), pooled, and back.
-            image = hidden[row, columns].T.unflatten(1, (grid.rows, grid.columns))
+            image = hidden[row, columns].T.reshape(-1, grid.rows, grid.columns)
             pooled = functional.adaptive_avg_pool2d(image, (coarse.rows, coarse.columns))
             merged[row, columns[_first_tokens(grid, coarse)]] = pooled.flatten(1).T
         return merged

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from vtw_search.operators.base import NOTHING_ASKED, Request
+from vtw_search.operators.base import NOTHING_ASKED, Keeps, Request, Site
 from vtw_search.operators.budget import Keep, budget_counts, keep_count, keep_counts
 from vtw_search.tokens import Grid, TokenLayout
 
@@ -17,8 +17,8 @@ class Prune:
 
     name = "prune"
     scoring_version = 1
-    site: Literal["vision", "decoder"] = "decoder"
-    keeps: Literal["any"] = "any"
+    site: Site = "decoder"
+    keeps: Keeps = "any"
     ranks = True
     may_be_followed = True
     options: Mapping[str, Any] = {}
@@ -50,4 +50,4 @@ class Select(Prune):
     """Before the decoder: what leaves is never seen by it (VTC-CLS, FoPru)."""
 
     name = "select"
-    site: Literal["vision", "decoder"] = "vision"
+    site: Site = "vision"

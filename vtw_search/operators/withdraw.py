@@ -4,11 +4,11 @@ Withdrawal for Rapid Inference", AAAI 2025, arXiv 2405.05803)."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from vtw_search.operators.base import NOTHING_ASKED, Request
+from vtw_search.operators.base import NOTHING_ASKED, Keeps, Request, Site
 from vtw_search.operators.budget import Keep
 from vtw_search.tokens import Grid, TokenLayout
 
@@ -18,8 +18,8 @@ class Withdraw:
 
     name = "withdraw"
     scoring_version = 1
-    site: Literal["decoder"] = "decoder"
-    keeps: Literal["nothing"] = "nothing"
+    site: Site = "decoder"
+    keeps: Keeps = "nothing"
     ranks = False
     may_be_followed = False
     options: Mapping[str, Any] = {}

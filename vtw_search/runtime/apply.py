@@ -42,7 +42,9 @@ class ActivePolicy:
         return policy
 
     def use(self, choice: str | Policy) -> None:
-        """Choose the policy of the calling thread from its next prefill on; other threads keep theirs.
+        """Choose the policy of the calling thread from its next call of the model on; other threads keep theirs.
+
+        Every step of `generate` is a call. A cache stays with its K: a call under another policy is refused on it.
 
         Args:
             choice: a task of the policy file, or a policy.
@@ -59,9 +61,16 @@ class ActivePolicy:
             raise PolicyError("tasks are told apart by a policy file only", value=choice, remedy=remedy)
 
     def mark_visual(self, visual: torch.Tensor | None) -> None:
-        """Tell where the visual tokens of the calling thread's next call are, (B, T) bool.
+        """Tell where the visual tokens of the calling thread's next call of the model are.
 
-        Needed only where `inputs_embeds` are passed that image features were merged into already.
+        Needed only where `inputs_embeds` are passed that image features were merged into already. The mark is used up
+        by that one call, whatever its policy.
+
+        Args:
+            visual: (B, T) bool, true at visual tokens; None takes back a mark that no call has used up.
+
+        Raises:
+            RuntimeUseError: `visual` is something else; the call raises it when its tokens have another shape.
         """
         self._removal.mark_visual(visual)
 

@@ -100,7 +100,7 @@ class NotedCache(DynamicCache):
             return length
         return length + self.held.total - self.held.length(0)
 
-    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """Reorder the rows; beam search does."""
         super().reorder_cache(beam_idx)
         self._follow(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
@@ -181,7 +181,10 @@ def _checked(cache: Cache, held: Held, rows: int) -> Held:
 
 def stored_length(cache: Cache, layer: int) -> int:
     """Return how many tokens went into a layer of the cache, those that a window has dropped included."""
-    return cache.layers[layer].get_seq_length() if layer < len(cache.layers) else 0
+    if layer >= len(cache.layers):
+        return 0
+    stored: Any = cache.layers[layer]
+    return int(stored.get_seq_length())
 
 
 def _places(layers: tuple[int, ...]) -> str:
@@ -212,7 +215,7 @@ def visible_past(cache: Cache, layer: int) -> int | None:
 
 @contextmanager
 def whole_lengths(cache: Cache, layer: int, total: int) -> Iterator[None]:
-    """Let the layers from `layer` on, the first at which tokens have left, say how long they would be, had no token left.
+    """Let the layers from `layer` on, where tokens have left, say how long they would be, had none left.
 
     Models size their masks by the first layer of each kind. With K between those layers, one mask would come out full
     and the other one short.

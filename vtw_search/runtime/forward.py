@@ -29,18 +29,18 @@ class Forward:
         noted: the cache that says already what it holds once this call is through.
         until_first_layer: closes what has to be over before the first decoder layer runs.
         cut: arguments that were cut already, because all layers are given the same objects.
-        past_by_mask: identity of a mask -> how many earlier keys the layers with this mask see.
+        past_by_kind: kind of layer -> how many earlier keys the layers of this kind see.
     """
 
     stages: tuple[ReadyStage, ...] = ()
     queries: int = 0
     past: Held | None = None
     present: list[Present] | None = None
-    insight: Insight = Insight()
+    insight: Insight = field(default_factory=Insight)
     noted: Cache | None = None
     until_first_layer: ExitStack = field(default_factory=ExitStack)
     cut: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)
-    past_by_mask: dict[int, int] = field(default_factory=dict)
+    past_by_kind: dict[str, int] = field(default_factory=dict)
     _probe: ExitStack = field(default_factory=ExitStack)
     _calls: list[Call] = field(default_factory=list)
 
@@ -102,6 +102,9 @@ class Forward:
         attention = LayerAttention(self._calls, hidden.shape[1]) if ready.reads == "attention" else None
         insight = Insight(attention, self.insight.vision, self.insight.whole_visual, self.insight.grids)
         left, hidden = advance(ready, present, hidden, insight)
+        if hidden.shape[1] == 0:
+            remedy = "prefill the prompt in one call, or in chunks that end with text"
+            raise RuntimeUseError("a call must bring one token that stays at least", remedy=remedy)
         self.present.append(left)
         self._calls.clear()
         return hidden

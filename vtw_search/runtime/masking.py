@@ -13,21 +13,21 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from vtw_search.adapters import LayerArguments
 from vtw_search.runtime.capture import argument_names, by_name
 
 
 @contextmanager
-def masked_from(layers: nn.ModuleList, layer: int, hidden: torch.Tensor, mask_name: str) -> Iterator[None]:
+def masked_from(layers: nn.ModuleList, layer: int, hidden: torch.Tensor, arguments: LayerArguments) -> Iterator[None]:
     """Run at full length, but hide the key columns `hidden` from decoder layer `layer` on.
 
-    Valid for calls without a cache. A hidden token may still see itself, so that no row is without a key; the results
-    of hidden tokens mean nothing.
+    A hidden token may still see itself, so that no row is without a key; the results of hidden tokens mean nothing.
 
     Args:
         layers: all decoder layers.
-        layer: K.
-        hidden: (B, T) bool; tokens behind T, such as generated ones, are not hidden.
-        mask_name: argument of a layer that takes the attention mask.
+        layer: K, at least 1.
+        hidden: (B, T) bool, of the whole sequence; tokens behind T, such as later ones, are not hidden.
+        arguments: names of a layer's arguments.
     """
 
     width = 0
@@ -37,8 +37,10 @@ def masked_from(layers: nn.ModuleList, layer: int, hidden: torch.Tensor, mask_na
         named = by_name(module, (args, kwargs))
         states = next(iter(named.values()))
         if module is layers[layer]:
-            width = states.shape[-2]
-        named[mask_name] = _hide(named.get(mask_name), hidden, states, width)
+            store = named.get(arguments.cache)
+            # The cache of layer 0, which came before, holds the new tokens already.
+            width = states.shape[-2] if store is None else store.get_seq_length(0)
+        named[arguments.mask] = _hide(named.get(arguments.mask), hidden, states, width)
         return tuple(named.pop(name) for name in argument_names(module)[: len(args)]), named
 
     with ExitStack() as stack:
@@ -48,13 +50,14 @@ def masked_from(layers: nn.ModuleList, layer: int, hidden: torch.Tensor, mask_na
 
 
 def _hide(mask: torch.Tensor | None, hidden: torch.Tensor, states: torch.Tensor, width: int) -> torch.Tensor:
-    # Where a model has dropped all queries but the last, there are fewer rows than columns.
+    # Where a model has dropped all queries but the last, there are fewer rows than new tokens.
     rows, device = states.shape[-2], states.device
     if mask is None:
         mask = torch.ones(width, width, dtype=torch.bool, device=device).tril()[None, None, width - rows :]
     columns = functional.pad(hidden.to(device), (0, width - hidden.shape[1]), value=False)[:, None, None, :]
     columns = columns & ~torch.eye(width, dtype=torch.bool, device=device)[width - rows :]
-    mask = mask.expand(len(hidden), -1, -1, -1)
+    # Layers with a window have the last positions alone in their cache.
+    columns, mask = columns[..., width - mask.shape[-1] :], mask.expand(len(hidden), -1, -1, -1)
     if mask.dtype == torch.bool:
         return mask & ~columns
     return mask.masked_fill(columns, torch.finfo(mask.dtype).min)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 from vtw_search.errors import PolicyError
 from vtw_search.facts import ModelFacts
@@ -45,7 +46,7 @@ def _ready(stage: Stage) -> ReadyStage:
 
 
 def _check_order(policy: Policy, stages: Sequence[ReadyStage]) -> None:
-    for before, after in zip(stages, stages[1:], strict=False):
+    for before, after in pairwise(stages):
         if not before.operator.may_be_followed:
             rule = f"no stage may follow {before.operator.name!r}"
             raise PolicyError(rule, value=policy.label(), remedy="remove what follows")

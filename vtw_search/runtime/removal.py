@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import Cache
 
-from vtw_search.adapters import Adapter
+from vtw_search.adapters import Adapter, layer_kinds
 from vtw_search.errors import RuntimeUseError
 from vtw_search.runtime.caches import (
     Held,
@@ -25,6 +25,7 @@ from vtw_search.runtime.caches import (
     visible_past,
     whole_lengths,
 )
+from vtw_search.runtime.calls import check_call, check_mark, check_mark_fits, shape_of
 from vtw_search.runtime.capture import argument_names, by_name
 from vtw_search.runtime.forward import Forward
 from vtw_search.runtime.slicing import crop_mask, gather_tokens, map_tensors
@@ -55,7 +56,7 @@ class _Uncached:
         self.prompt = 0
 
     def prompt_length(self, ids: torch.Tensor | None, length: int) -> int:
-        """Return how many of the call's tokens are the prompt: a call that only adds one token goes on with the last."""
+        """Return how many of the tokens are the prompt: a call that only adds one token goes on with the last."""
         before, self.ids = self.ids, ids
         goes_on = (
             ids is not None and before is not None and ids.shape == (before.shape[0], before.shape[1] + 1)
@@ -68,9 +69,9 @@ class TokenRemoval:
     """The hooks of one model. What a call does is asked when the call begins, so that threads may differ."""
 
     def __init__(self, model: nn.Module, adapter: Adapter, current: Callable[[], tuple[ReadyStage, ...]]) -> None:
-        """Prepare for `model`; `current()` returns the stages that the calling thread wants, none to keep every token."""
+        """Prepare for `model`; `current()` returns the stages that the calling thread wants, none to keep all."""
         self.model, self.adapter, self.current = model, adapter, current
-        self.arguments = adapter.layer_arguments
+        self.arguments, self.kinds = adapter.layer_arguments, layer_kinds(model.config)
         self.tower = adapter.vision_tower(model)
         self.thread = _PerThread()
 
@@ -90,7 +91,8 @@ class TokenRemoval:
             stack.callback(handle.remove)
 
     def mark_visual(self, visual: torch.Tensor | None) -> None:
-        """Tell where the visual tokens of the calling thread's next call are, (B, T) bool."""
+        """Tell where the visual tokens of the calling thread's next call are, (B, T) bool; None takes a mark back."""
+        check_mark(visual)
         self.thread.visual = visual
 
     def _before_tower(self, *_: Any) -> None:
@@ -117,6 +119,8 @@ class TokenRemoval:
         if args:
             remedy = "call model(input_ids=..., pixel_values=..., attention_mask=...)"
             raise RuntimeUseError("under a policy the model takes keyword arguments only", remedy=remedy)
+        if marked is not None:
+            check_mark_fits(marked, kwargs)
         visual = self.adapter.visual_mask(self.model, kwargs) if marked is None else marked
         self.thread.forward = forward = self._plan(stages, visual, kwargs)
         if forward.past is not None and forward.past.recounted is not None:
@@ -128,13 +132,11 @@ class TokenRemoval:
         store, places = kwargs.get(self.arguments.cache), tuple(ready.layer for ready in stages)
         if visual is not None and not bool(visual.any()):
             visual = None
-        rows, queries = _shape(kwargs) if visual is None else visual.shape
+        rows, queries = shape_of(kwargs) if visual is None else visual.shape
         past = held = None if store is None else recall(store, places, rows)
         if held is None and visual is None:
             return Forward()
-        if kwargs.get("labels") is not None:
-            remedy = "leave out labels, or compute the loss from the logits of the tokens that stay"
-            raise RuntimeUseError("under a policy a call returns no loss", remedy=remedy)
+        check_call(kwargs, leave=visual is not None)
         if past is None and store is not None:
             assert visual is not None
             start = stored_length(store, 0)
@@ -231,22 +233,19 @@ class TokenRemoval:
                     gather = partial(_gather_all, index=columns[:, -length:], length=forward.queries, dim=dim)
                     named[name] = _once(forward, (name, level, length), named[name], gather)
         mask, store = named.get(self.arguments.mask), named.get(self.arguments.cache)
-        past = self._visible_past(forward, store, number, mask)
+        past = self._visible_past(forward, store, number)
         index = None if present is None else present.columns[:, -length:]
         crop = partial(self._crop_mask, forward, level, index, past)
         named[self.arguments.mask] = _once(forward, (self.arguments.mask, level, past, length), mask, crop)
 
-    def _visible_past(self, forward: Forward, store: Cache | None, number: int, mask: Any) -> int:
-        """Return how many earlier keys a layer sees; one that reads another layer's keys sees what that one does."""
+    def _visible_past(self, forward: Forward, store: Cache | None, number: int) -> int:
+        """Return how many earlier keys a layer sees; one that reads another layer's keys sees what its kind does."""
         if store is None:
             return 0
         past = visible_past(store, number)
         if past is not None:
-            forward.past_by_mask[id(mask)] = past
-        if id(mask) not in forward.past_by_mask and mask is not None and forward.start:
-            remedy = "pass one token at a time, as generate does"
-            raise RuntimeUseError("several tokens on a cache are not supported in this family", remedy=remedy)
-        return forward.past_by_mask.get(id(mask), 0)
+            forward.past_by_kind[self.kinds[number]] = past
+        return forward.past_by_kind[self.kinds[number]]
 
     def _crop_mask(self, forward: Forward, level: int, index: torch.Tensor | None, past: int, mask: Any) -> Any:
         if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 4):
@@ -273,11 +272,6 @@ def _recounted_positions(held: Held, queries: int, kwargs: dict[str, Any]) -> to
     if given is None:
         given = torch.arange(held.total, held.total + queries, device=held.recounted.device)[None]
     return given - held.recounted[:, None].to(given.device)
-
-
-def _shape(kwargs: dict[str, Any]) -> tuple[int, int]:
-    given = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
-    return int(given.shape[0]), int(given.shape[1])
 
 
 def _once(forward: Forward, key: tuple[Any, ...], value: Any, cut: Callable[[Any], Any]) -> Any:

@@ -151,7 +151,7 @@ def advance(
     kept = select(ready.operator.keep(present.layout, request))
     hidden = ready.operator.merge(hidden, present.layout, request)
     if kept is None:
-        kept = everything(*hidden.shape[:1], 0, hidden.shape[1], hidden.device)
+        kept = everything(hidden.shape[0], 0, hidden.shape[1], hidden.device)
     return present.take(kept, ready.recounts), gather_tokens(hidden, kept.index, -2)
 
 

@@ -10,6 +10,8 @@ import torch
 
 from vtw_search.errors import PolicyError, near_matches
 
+Reads = Literal["nothing", "hidden", "attention", "vision"]
+
 
 class Attention(Protocol):
     """Attention of one decoder layer over the tokens at hand; a row is computed only when it is asked for."""
@@ -110,7 +112,7 @@ class Scorer(Protocol):
 
     name: str
     scoring_version: int
-    reads: Literal["nothing", "hidden", "attention", "vision"]
+    reads: Reads
     options: Mapping[str, Any]
 
     def score(self, view: View, options: Mapping[str, Any]) -> torch.Tensor:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from vtw_search.scorers.base import PlainScorer, View
+from vtw_search.scorers.base import PlainScorer, Reads, View
 
 
 class Random(PlainScorer):
     """A random order of the visual tokens' places, the same in every row, so that neighbours do not matter."""
 
     name = "random"
-    reads: Literal["nothing"] = "nothing"
+    reads: Reads = "nothing"
     options: Mapping[str, Any] = {"seed": 0}
 
     def score(self, view: View, options: Mapping[str, Any]) -> torch.Tensor:
@@ -31,7 +31,7 @@ class Uniform(PlainScorer):
     """Evenly spaced places among the visual tokens that are left: the i-th of k is number floor((i + 1/2) n / k)."""
 
     name = "uniform"
-    reads: Literal["nothing"] = "nothing"
+    reads: Reads = "nothing"
 
     def score(self, view: View, options: Mapping[str, Any]) -> torch.Tensor:
         """Return 1 at the chosen places and 0 elsewhere."""

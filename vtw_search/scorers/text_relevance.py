@@ -7,19 +7,19 @@ its measure is not public, so that this is cosine similarity to the mean instruc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.nn import functional
 
-from vtw_search.scorers.base import PlainScorer, Shape, View
+from vtw_search.scorers.base import PlainScorer, Reads, Shape, View
 
 
 class TextRelevance(PlainScorer):
     """Cosine similarity of hidden states to the mean of the instruction's."""
 
     name = "text_relevance"
-    reads: Literal["hidden"] = "hidden"
+    reads: Reads = "hidden"
 
     def score(self, view: View, options: Mapping[str, Any]) -> torch.Tensor:
         """Return the similarity, in float32."""

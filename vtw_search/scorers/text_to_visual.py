@@ -7,18 +7,18 @@ the sum over the instruction, phi_sh. Both from the attention of layer K-1, mean
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from vtw_search.scorers.base import PlainScorer, Shape, View
+from vtw_search.scorers.base import PlainScorer, Reads, Shape, View
 
 
 class TextToVisual(PlainScorer):
     """`queries`: `last` prompt token, or the mean over the `instruction`, the text behind the last visual token."""
 
     name = "text_to_visual"
-    reads: Literal["attention"] = "attention"
+    reads: Reads = "attention"
     options: Mapping[str, Any] = {"queries": ("last", "instruction")}
 
     def score(self, view: View, options: Mapping[str, Any]) -> torch.Tensor:

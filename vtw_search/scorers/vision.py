@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from vtw_search.scorers.base import PlainScorer, Shape, View, VisionNeeds
+from vtw_search.scorers.base import PlainScorer, Reads, Shape, View, VisionNeeds
 
 
 class ClsAttention(PlainScorer):
@@ -18,7 +18,7 @@ class ClsAttention(PlainScorer):
     """
 
     name = "cls_attention"
-    reads: Literal["vision"] = "vision"
+    reads: Reads = "vision"
     options: Mapping[str, Any] = {"first": -2}
 
     def score(self, view: View, options: Mapping[str, Any]) -> torch.Tensor:
@@ -45,7 +45,7 @@ class VisionReceived(PlainScorer):
     """
 
     name = "vision_received"
-    reads: Literal["vision"] = "vision"
+    reads: Reads = "vision"
     options: Mapping[str, Any] = {"layer": -2, "layout": ("rank", "row"), "source": ("all", "cls")}
 
     def score(self, view: View, options: Mapping[str, Any]) -> torch.Tensor:
@@ -74,7 +74,7 @@ class ClsSimilarity(PlainScorer):
     """
 
     name = "cls_similarity"
-    reads: Literal["vision"] = "vision"
+    reads: Reads = "vision"
 
     def score(self, view: View, options: Mapping[str, Any]) -> torch.Tensor:
         """Return the similarity."""

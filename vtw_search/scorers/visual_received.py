@@ -7,11 +7,11 @@ higher for that alone; `normalise` divides by the number of visual queries that 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from vtw_search.scorers.base import PlainScorer, Shape, View
+from vtw_search.scorers.base import PlainScorer, Reads, Shape, View
 
 _CHUNK = 256
 
@@ -20,7 +20,7 @@ class VisualReceived(PlainScorer):
     """Attention of layer K-1, mean over heads, sum over the visual queries."""
 
     name = "visual_received"
-    reads: Literal["attention"] = "attention"
+    reads: Reads = "attention"
     options: Mapping[str, Any] = {"normalise": False}
 
     def score(self, view: View, options: Mapping[str, Any]) -> torch.Tensor:

@@ -1,0 +1,107 @@
+"""What one call of the model asks for: done, or refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from experiments.model_coverage.families import find
+from tests.conftest import IMAGE_TOKEN, PATCHES, make_inputs, make_tiny_llava
+from tests.runtime.test_modes import LAYER, answer
+from vtw_search import Policy, apply_policy
+from vtw_search.errors import RuntimeUseError
+
+
+def test_a_mark_is_for_one_call() -> None:
+    model, inputs = make_tiny_llava(), make_inputs((1,))
+    with torch.no_grad(), apply_policy(model, Policy.withdraw(2)) as active:
+        expected = model(**inputs).logits
+        active.mark_visual(torch.ones_like(inputs["input_ids"], dtype=torch.bool))
+        active.use(Policy.keep_all())
+        model(**inputs)
+        active.use(Policy.withdraw(2))
+        assert model(**inputs).logits.equal(expected)
+
+
+def test_static_caches_are_refused_by_name() -> None:
+    model, inputs = make_tiny_llava(), make_inputs((1,))
+    with apply_policy(model, Policy.withdraw(LAYER)), pytest.raises(RuntimeUseError, match="StaticCache"):
+        answer(model, inputs, cache_implementation="static")
+
+
+def test_labels_are_refused_where_tokens_leave() -> None:
+    model, inputs = make_tiny_llava(), make_inputs((1,))
+    with apply_policy(model, Policy.withdraw(LAYER)), pytest.raises(RuntimeUseError, match="no loss"):
+        model(**inputs, labels=inputs["input_ids"])
+
+
+def test_too_few_image_tokens_are_an_error_and_leave_nothing_behind() -> None:
+    model, inputs = make_tiny_llava(), make_inputs((1,))
+    inputs["input_ids"][0, 3] = 8
+    with apply_policy(model, Policy.withdraw(LAYER)), pytest.raises(ValueError, match="do not match"):
+        model(**inputs)
+    assert not model._forward_pre_hooks
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_call_of_visual_tokens_alone_is_refused(cached: bool) -> None:
+    model, inputs, cache = make_tiny_llava(), make_inputs((1,)), DynamicCache() if cached else None
+    chunk = {"input_ids": torch.full((1, PATCHES), IMAGE_TOKEN), "pixel_values": inputs["pixel_values"]}
+    with apply_policy(model, Policy.withdraw(LAYER)), torch.no_grad():
+        if cache is not None:
+            model(input_ids=inputs["input_ids"][:, :2], past_key_values=cache, use_cache=True)
+        with pytest.raises(RuntimeUseError, match="one token that stays"):
+            model(**chunk, past_key_values=cache, use_cache=cached)
+
+
+def test_prefill_in_chunks_is_refused_where_a_chunk_is_all_visual() -> None:
+    model, inputs = make_tiny_llava(), make_inputs((1,))
+    with apply_policy(model, Policy.withdraw(LAYER)), pytest.raises(RuntimeUseError, match="one token that stays"):
+        answer(model, inputs, prefill_chunk_size=3)
+
+
+def test_positions_of_logits_are_refused_where_tokens_leave() -> None:
+    model, inputs, cache = make_tiny_llava(), make_inputs((1,)), DynamicCache()
+    last = torch.tensor([inputs["input_ids"].shape[1] - 1])
+    with apply_policy(model, Policy.withdraw(LAYER)), torch.no_grad():
+        with pytest.raises(RuntimeUseError, match="logits_to_keep"):
+            model(**inputs, logits_to_keep=last)
+        found = model(**inputs, past_key_values=cache, use_cache=True).logits[:, -1:]
+        assert torch.allclose(model(**inputs, logits_to_keep=1).logits, found, atol=1e-5)
+        # Nothing leaves in this call, so that positions mean what they say.
+        turn = {"input_ids": torch.tensor([[4, 5]]), "past_key_values": cache, "use_cache": True}
+        assert model(**turn, logits_to_keep=torch.tensor([0])).logits.shape[1] == 1
+
+
+@pytest.mark.parametrize(
+    "mark", [torch.ones(1, 4), torch.ones(4, dtype=torch.bool), torch.ones(1, 4, dtype=torch.long), [[True]]]
+)
+def test_a_mark_must_be_bool_and_have_rows(mark: Any) -> None:
+    with apply_policy(make_tiny_llava(), Policy.withdraw(LAYER)) as active:
+        with pytest.raises(RuntimeUseError, match=r"\(B, T\) bool"):
+            active.mark_visual(mark)
+        active.mark_visual(None)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (2, 17)])
+def test_a_mark_must_have_the_shape_of_its_call(shape: tuple[int, int]) -> None:
+    model, inputs = make_tiny_llava(), make_inputs((1,))
+    assert inputs["input_ids"].shape == (1, 17)
+    with apply_policy(model, Policy.withdraw(LAYER)) as active, torch.no_grad():
+        active.mark_visual(torch.ones(shape, dtype=torch.bool))
+        with pytest.raises(RuntimeUseError, match=r"\(1, 17\)"):
+            model(**inputs)
+        model(**inputs)  # the mark is gone
+
+
+def test_encoded_images_may_be_a_tensor() -> None:
+    family = find("idefics3")
+    model, inputs = family.build(), family.inputs([("small",)])
+    pixels = {key: inputs.pop(key) for key in ("pixel_values", "pixel_attention_mask") if key in inputs}
+    with apply_policy(model, Policy.withdraw(LAYER)), torch.no_grad():
+        expected = model(**inputs, **pixels).logits
+        features = model.model.get_image_features(**pixels).pooler_output
+        assert model(**inputs, mm_encoder_outputs=torch.cat(list(features))).logits.equal(expected)
