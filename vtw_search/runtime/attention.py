@@ -7,7 +7,7 @@ computed from them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,11 @@ class Fused:
     mask: torch.Tensor | None
     causal: bool
     scale: float
+
+    @property
+    def queries_given(self) -> int:
+        """How many queries the call had."""
+        return self.queries.shape[2]
 
     def logits(self, index: torch.Tensor) -> torch.Tensor:
         """Return (B, H, R, C) masked logits of the query columns `index`, (B, R), in float32."""
@@ -56,6 +61,11 @@ class Explicit:
 
     values: torch.Tensor
 
+    @property
+    def queries_given(self) -> int:
+        """How many queries the call had."""
+        return self.values.shape[2]
+
     def logits(self, index: torch.Tensor) -> torch.Tensor:
         """Return (B, H, R, C) masked logits of the query columns `index`, (B, R), in float32."""
         return _take(self.values, index).float()
@@ -84,9 +94,9 @@ class AttentionProbe(TorchFunctionMode):
 
 
 class LayerAttention:
-    """Attention of one decoder layer's call over the last `tokens` keys, for a range of the call's rows."""
+    """Attention of one decoder layer's call among its last `tokens` tokens, for a range of the call's rows."""
 
-    def __init__(self, calls: list[Call], tokens: int, rows: slice = slice(None)) -> None:
+    def __init__(self, calls: Sequence[Call], tokens: int, rows: slice = slice(None)) -> None:
         """Take the one call that the layer made.
 
         Raises:
@@ -99,7 +109,10 @@ class LayerAttention:
 
     def rows(self, index: torch.Tensor) -> torch.Tensor:
         """Return (B, R, T) attention probabilities, mean over heads, of the query columns `index`, (B, R)."""
-        return self._logits(index).softmax(dim=-1).mean(dim=1)[..., -self.tokens :]
+        logits = self._logits(index)
+        # A padding token may see nothing at all; its row is zero, not NaN.
+        blind = (logits == -torch.inf).all(dim=-1, keepdim=True)
+        return logits.softmax(dim=-1).masked_fill(blind, 0.0).mean(dim=1)[..., -self.tokens :]
 
     def visible(self, index: torch.Tensor) -> torch.Tensor:
         """Return (B, R, T) bool, true where the query may see the key."""
@@ -107,9 +120,8 @@ class LayerAttention:
         return (logits > torch.finfo(torch.float32).min / 2).any(dim=1)[..., -self.tokens :]
 
     def _logits(self, index: torch.Tensor) -> torch.Tensor:
-        if self.part == slice(None):
-            return self.call.logits(index)
-        return _rows_of(self.call, self.part).logits(index)
+        call = self.call if self.part == slice(None) else _rows_of(self.call, self.part)
+        return call.logits(index + call.queries_given - self.tokens)
 
 
 def _rows_of(call: Call, part: slice) -> Call:

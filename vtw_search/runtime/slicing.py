@@ -67,7 +67,7 @@ def crop_mask(
     if mask is None and keys.filler is None:
         return None
     if mask is None:
-        mask = _causal(total, query_length, keys.index.device)
+        mask = causal_mask(total, query_length, keys.index.device)
     rows = mask if queries is None or mask.shape[2] != query_length else _rows_of(mask, queries)
     columns = keys.index.to(mask.device) - (total - mask.shape[-1])
     hidden = columns < 0 if mask.shape[-1] < total else None
@@ -88,7 +88,7 @@ def _rows_of(mask: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
     return mask.expand(batch, -1, -1, -1).gather(2, index)
 
 
-def _causal(total: int, query_length: int, device: torch.device) -> torch.Tensor:
+def causal_mask(total: int, query_length: int, device: torch.device) -> torch.Tensor:
     """Return the mask that None stands for: the last `query_length` positions see themselves and what is before."""
     column = torch.arange(total, device=device)
     row = torch.arange(total - query_length, total, device=device)

@@ -96,6 +96,11 @@ class Present:
         """Roles, for operators; a filler is padding."""
         return TokenLayout(self.visual, self.padding)
 
+    def behind(self, start: int) -> Present:
+        """Return the tokens from column `start` on."""
+        parts = (self.columns, self.visual, self.padding, self.prompt, self.ordinal, self.places)
+        return Present(*(part[:, start:] for part in parts))
+
     def take(self, kept: Selection, recount: bool) -> Present:
         """Return what is left when `kept`, columns of these tokens, stay."""
         columns, visual, padding, prompt, ordinal, places = (
@@ -110,7 +115,8 @@ class Present:
 
     def _counted(self, kept: Selection) -> torch.Tensor:
         """Number the tokens that stay without gaps, from where the row's first real token stood."""
-        start = self.padding.long().cumprod(dim=1).sum(dim=1, keepdim=True)
+        first = self.padding.long().cumprod(dim=1).sum(dim=1, keepdim=True).clamp_max(self.padding.shape[1] - 1)
+        start = self.places.gather(1, first)
         number = torch.arange(kept.length, device=start.device).expand(kept.index.shape)
         fillers = 0 if kept.filler is None else kept.filler.sum(dim=1, keepdim=True)
         return (start + number - fillers).clamp_min(0)
@@ -161,5 +167,7 @@ def _scores(ready: ReadyStage, present: Present, hidden: torch.Tensor, insight: 
     keep, visual = ready.stage.keep, present.visual
     wanted = keep_counts(keep, visual.sum(dim=1)) if isinstance(keep, int | float) else None
     vision = insight.placed_vision(present)
-    view = View(visual, present.prompt, present.ordinal, wanted, hidden, insight.attention, vision)
+    # Families that carry several streams have the one that layers read in front.
+    stream = hidden if hidden.ndim == 3 else hidden.flatten(0, -4)[0]
+    view = View(visual, present.prompt, present.ordinal, wanted, stream, insight.attention, vision)
     return ready.scorer.score(view, ready.scorer_options)

@@ -29,7 +29,7 @@ class VisualReceived(PlainScorer):
         seen = view.visual.any(dim=0).nonzero()[:, 0]
         total = torch.zeros(view.visual.shape, device=view.visual.device)
         queries = torch.zeros_like(total)
-        for columns in seen.split(_CHUNK):
+        for columns in torch.split(seen, _CHUNK):
             index = columns.expand(len(total), -1)
             weight = view.visual.gather(1, index).float()
             total += torch.einsum("br,brt->bt", weight, view.attention.rows(index))
