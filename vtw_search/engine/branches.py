@@ -1,7 +1,7 @@
 """Branches of the reference pass: the tokens that a candidate still has, stepped through the same layers.
 
-A branch carries only the tokens behind the shared prefix, the tokens before the first image. No candidate changes those,
-so that their keys and values are the reference's.
+A branch carries only the tokens behind the shared prefix, which are the tokens before the first image. No candidate
+changes those, so that their keys and values are the reference's.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class _Pass:
         cache = self.adapter.layer_arguments.cache
         with (
             self.probe,
-            tower_calls(self.adapter, self.model, self._before_tower, self._after_tower),
+            tower_calls(self.model, self.adapter, self._before_tower, self._after_tower),
             stepped(self.model, self.adapter, self._before, self._after),
         ):
             self.model(**self.prompt.inputs, **{cache: self.recorder}, use_cache=True)
@@ -234,7 +234,7 @@ def logits_of(
     for start in range(0, len(outcomes), size):
         chunk = outcomes[start : start + size]
         logits = _tail(model, adapter, ids, torch.cat([outcome.hidden for outcome in chunk], dim=ROWS))
-        yield from zip(chunk, logits.split(rows), strict=True)
+        yield from zip(chunk, torch.split(logits, rows), strict=True)
 
 
 @torch.inference_mode()
