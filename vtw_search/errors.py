@@ -43,6 +43,10 @@ class ConfigError(VtwError):
     """The configuration is not valid."""
 
 
+class EvidenceError(VtwError):
+    """Numbers that a limit is judged on are missing, not finite or impossible."""
+
+
 class StoreError(VtwError):
     """Records or results cannot be read or written."""
 
