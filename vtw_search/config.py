@@ -19,6 +19,7 @@ from vtw_search.errors import ConfigError, near_matches
 
 Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -53,12 +54,22 @@ class TaskSettings(_Group):
     limits: TaskLimits = TaskLimits()
 
 
+class SliceLimits(_Group):
+    """Limits on a part of a task's samples."""
+
+    kl_nats: Bound | None = None
+    accuracy_drop: Bound | None = None
+
+
 class TaskOverrides(_Group):
     """Limits of one task that replace those asked for all tasks."""
 
     kl_nats: Bound | None = None
+    kl_tail: Share | None = None
     accuracy_drop: Bound | None = None
     first_layer: Count | None = None
+    slices: dict[str, SliceLimits] = {}
+    at_most: dict[str, Bound] = {}
 
 
 class LimitSettings(_Group):
@@ -68,8 +79,16 @@ class LimitSettings(_Group):
     kl_position: Literal["answer", "first_token"] = "answer"
     kl_direction: Literal["reference_candidate", "candidate_reference"] = "reference_candidate"
     kl_samples: Count | None = None
+    kl_cap_nats: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    kl_tail: Share | None = 0.05
     accuracy_drop: Bound | Literal["task"] | None = "task"
     first_layer: Count | None = None
+    slices: dict[str, SliceLimits] = {}
+    at_most: dict[str, Bound] = {}
+    prefer: list[str] = ["macs"]
+    weights: dict[str, float] = {}
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] | None = 0.95
+    finalists: Annotated[int, Field(ge=1, le=5)] = 5
     per_task: dict[str, TaskOverrides] = {}
 
 
@@ -100,7 +119,15 @@ class SampleSettings(_Group):
 
     calibration: Count = 100
     selection: Count = 200
+    confirmation: Annotated[int, Field(ge=0)] = 300
     holdout: Count = 300
+
+
+class NoiseSettings(_Group):
+    """How the noise of the numbers themselves is measured; 0 samples leave it out."""
+
+    samples: Annotated[int, Field(ge=0)] = 32
+    variations: list[Literal["batch", "attention", "dtype"]] = ["batch", "attention", "dtype"]
 
 
 class SearchConfig(_Group):
@@ -111,6 +138,7 @@ class SearchConfig(_Group):
     seed: Annotated[int, Field(ge=0)] = 0
     batch_size: Count = 50
     samples: SampleSettings = SampleSettings()
+    noise: NoiseSettings = NoiseSettings()
     sweep: str | None = None
     model: ModelSettings
     tasks: Annotated[dict[str, TaskSettings], Field(min_length=1)]

@@ -51,6 +51,12 @@ class StoreError(VtwError):
     """Records or results cannot be read or written."""
 
 
+class OutOfReachError(VtwError):
+    """No candidate, keep-all included, meets a limit on a cost."""
+
+    exit_code = 3
+
+
 class MissingExtraError(VtwError):
     """An optional dependency of the command is not installed."""
 
