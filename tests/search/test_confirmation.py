@@ -43,25 +43,33 @@ def searched(losses: dict[int, int]) -> pd.DataFrame:
     return pd.concat([frame("calibration", losses), frame("selection", losses)], ignore_index=True)
 
 
-@given(st.lists(st.tuples(st.integers(1, 30), st.sampled_from([0.2, 0.5, 0.9, 1.0, 1.4, 2.0])), max_size=11))
+@given(st.lists(st.tuples(st.integers(1, 30), st.sampled_from([0.2, 0.5, 0.55, 1.0, 1.4, 2.0])), max_size=11))
 def test_finalists_are_a_chain_from_the_safest_to_the_cheapest(table: list[tuple[int, float]]) -> None:
     rows = [row_of(LAYERS, 1000), *(row_of(number, macs) for number, (macs, _) in enumerate(table, start=1))]
     cost = {row.measurement.policy: row.measurement.macs for row in rows}
     risk = {policy_of(number).digest(): value for number, (_, value) in enumerate(table, start=1)}
     chosen = finalists(rows, {**risk, Policy.keep_all().digest(): 0.0}, DEFAULT)
-    assert len(chosen) == min(5, len({(cost[p], risk[p.digest()]) for p in chosen}))
+    assert len(chosen) <= 5
+    assert bool(chosen) == bool(table)
     for safer, cheaper in itertools.pairwise(chosen):
         assert cost[safer] > cost[cheaper]
-        assert risk[safer.digest()] < risk[cheaper.digest()]
-    if table:
-        assert cost[chosen[-1]] == min(cost[row.measurement.policy] for row in rows[1:])
-        assert risk[chosen[0].digest()] == min(risk.values())
-    # None of them is beaten in both by a candidate that was left out.
+        # Risks within a quarter of each other are not told apart.
+        assert risk[safer.digest()] <= 1.25 * risk[cheaper.digest()]
     for policy in chosen:
         own = (cost[policy], risk[policy.digest()])
-        assert not any(
-            macs <= own[0] and value <= own[1] and (macs, value) != own for macs, value in table
-        )  # fmt: skip
+        assert not any(macs <= own[0] and 1.25 * value < own[1] for macs, value in table)
+    if table:
+        assert cost[chosen[-1]] == min(cost[row.measurement.policy] for row in rows[1:])
+
+
+def test_a_policy_that_looks_as_safe_as_a_cheaper_one_stays_as_a_step_before_it() -> None:
+    rows = [row_of(LAYERS, 1000), row_of(9, 90), row_of(5, 50), row_of(3, 30)]
+    risk = {policy_of(9).digest(): 0.75, policy_of(5).digest(): 0.75, policy_of(3).digest(): 0.9}
+    assert finalists(rows, risk | {Policy.keep_all().digest(): 0.0}, DEFAULT) == [
+        policy_of(9),
+        policy_of(5),
+        policy_of(3),
+    ]
 
 
 def test_the_cheapest_that_the_search_would_have_confirmed_is_among_the_finalists() -> None:

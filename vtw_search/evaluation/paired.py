@@ -84,7 +84,7 @@ def exact_drop_bound(losses: int, gains: int, count: int, level: float) -> float
             left = middle
         else:
             right = middle
-    return right
+    return float(right)
 
 
 def drop_p_value(losses: int, gains: int, count: int, drop: float) -> float:

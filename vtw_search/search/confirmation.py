@@ -21,6 +21,9 @@ from vtw_search.search.objective import Objective, objective_of
 from vtw_search.search.reach import is_binary
 
 MOST_FINALISTS = 5
+# Risks are estimated on few samples: a dearer policy is kept as a step before a cheaper one that is no more than this
+# much safer, because which of the two is safer is not known.
+_SAME_RISK = 1.25
 
 
 def risks(rows: Sequence[Row], frame: pd.DataFrame, limits: Limits, level: float, binary: bool) -> dict[str, float]:
@@ -45,8 +48,8 @@ def finalists(
 ) -> list[Policy]:
     """Choose at most `most` feasible policies, from the safest to the cheapest; keep-all needs no test.
 
-    Of the policies that no cheaper one is as safe as: the safest, the cheapest, the cheapest that the search's own
-    samples would have confirmed, and those half-way to it from both sides.
+    Of the policies that no cheaper one is clearly safer than: the dearest, the cheapest, the cheapest that the search's
+    own samples would have confirmed, and those half-way to it from both sides.
     """
     feasible = [row for row in rows if row.feasible and not row.measurement.policy.is_keep_all]
     ranked = sorted(
@@ -54,13 +57,12 @@ def finalists(
         key=lambda each: each[:2],
         reverse=True,
     )
-    chain: list[tuple[float, Policy]] = []
-    for _, own, row in ranked:
-        # A dearer policy that is no safer than this one would only cost a test.
-        while chain and chain[-1][0] >= own:
-            chain.pop()
-        chain.append((own, row.measurement.policy))
-    return [chain[place][1] for place in _places([own for own, _ in chain], most)]
+    chain: list[tuple[tuple[float, ...], float, Policy]] = []
+    for cost, own, row in ranked:
+        # A dearer policy that is riskier than this one would only cost a test.
+        chain = [each for each in chain if each[0] != cost and each[1] <= own * _SAME_RISK]
+        chain.append((cost, own, row.measurement.policy))
+    return [chain[place][2] for place in _places([own for _, own, _ in chain], most)]
 
 
 def _places(risk: Sequence[float], most: int) -> list[int]:
