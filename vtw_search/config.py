@@ -19,6 +19,7 @@ from vtw_search.errors import ConfigError, near_matches
 
 Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+SliceLimits = dict[Literal["kl_nats", "accuracy_drop"], Bound]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -52,13 +53,6 @@ class TaskSettings(_Group):
     options: dict[str, Any] = {}
     max_new_tokens: Count
     limits: TaskLimits = TaskLimits()
-
-
-class SliceLimits(_Group):
-    """Limits on a part of a task's samples."""
-
-    kl_nats: Bound | None = None
-    accuracy_drop: Bound | None = None
 
 
 class TaskOverrides(_Group):
@@ -211,9 +205,8 @@ def _as_config(composed: DictConfig | Mapping[str, Any]) -> DictConfig:
 def _check_task_names(config: SearchConfig) -> None:
     for task in config.limits.per_task:
         if task not in config.named_tasks:
-            raise ConfigError(
-                f"unknown task {task!r} in limits.per_task", remedy=near_matches(task, config.named_tasks)
-            )
+            remedy = near_matches(task, config.named_tasks)
+            raise ConfigError(f"unknown task {task!r} in limits.per_task", remedy=remedy)
 
 
 def _problem(detail: Any) -> str:

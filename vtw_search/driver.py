@@ -33,7 +33,7 @@ from vtw_search.search.ledger import HoldoutLedger
 from vtw_search.search.limits import Limits, limits_for_task
 from vtw_search.search.noise import noise_floor
 from vtw_search.search.objective import objective_of
-from vtw_search.search.reach import check_reach, reach, reach_text
+from vtw_search.search.reach import check_names, check_reach, reach, reach_text
 from vtw_search.search.space import withdrawal_candidates
 from vtw_search.search.study import SEARCH_SPLITS, Study, StudySettings
 from vtw_search.search.trials import record_trials
@@ -193,7 +193,7 @@ def _say_what_is_certifiable(config: SearchConfig, splits: Mapping[str, Splits],
     found: dict[str, list[Certifiable]] = {}
     for name, split in splits.items():
         limits = _limits(config, name)
-        objective_of(limits.prefer, limits.weights)
+        check_names(limits, split["selection"], timed=config.profile.repeats > 0)
         if limits.confidence is not None:
             found[name] = reach(limits, split["confirmation"], limits.confidence)
     if found:

@@ -127,6 +127,19 @@ def kl_cells(law: Law, count: int) -> Iterator[Cell]:
     yield Cell(law.name, count, "naive bootstrap, E[KL]", mean, *(int((upper <= f * mean).sum()) for f in (1, 2)))
 
 
+def cluster_cells(count: int, questions: int = 5) -> Iterator[Cell]:
+    """Yield lines for images with several questions whose KL is the same: images as draws, and questions as draws."""
+    law, cap = _lognormal(2.0), CAPS_NATS[0]
+    name, limit = f"{law.name}, {questions} alike per image", law.capped_mean(cap)
+    capped = np.minimum(law.draw(_generator(name, count), count), cap) / cap
+    for method, values in (
+        ("betting, E[min(KL, 0.1)]", capped),
+        ("naive: betting, each question a draw", np.repeat(capped, questions, axis=1)),
+    ):
+        at, far = (int(rejects_mean(values, f * limit / cap, LEVEL).sum()) for f in (1, 2))
+        yield Cell(name, count, method, limit, at, far)
+
+
 def _stops(values: np.ndarray, limit: float, cap: float) -> int:
     race = Race(limit, 0.0, cap, LEVEL)
     return int((race.evidence(np.minimum(values, cap)).max(axis=1) >= 1).sum())

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.limit_simulations.simulation import Law, drop_cells, drop_laws, kl_cells, kl_laws, most_allowed
+from experiments.limit_simulations.simulation import (
+    Law,
+    cluster_cells,
+    drop_cells,
+    drop_laws,
+    kl_cells,
+    kl_laws,
+    most_allowed,
+)
 
 KL_LAWS, DROP_LAWS = kl_laws(), drop_laws()
 
@@ -31,6 +39,12 @@ def test_limits_on_accuracy_are_rarely_accepted_when_they_only_just_break(name: 
 def test_the_naive_bootstrap_accepts_too_often() -> None:
     wrong = {law.name: [cell.wrong for cell in kl_cells(law, 200) if cell.is_naive] for law in KL_LAWS}
     assert all(each > most_allowed() for cells in wrong.values() for each in cells)
+
+
+@pytest.mark.parametrize("count", [200, 600])
+def test_questions_on_one_image_are_one_draw(count: int) -> None:
+    images, questions = cluster_cells(count)
+    assert images.wrong <= most_allowed() < questions.wrong
 
 
 def test_good_candidates_are_accepted_although_the_level_is_kept() -> None:

@@ -11,10 +11,9 @@ from vtw_search.results import Judgement
 from vtw_search.search.evidence import Evidence, evidence_of
 from vtw_search.search.limits import Limits, QualityLimit
 
-# Columns of a measurement that are costs, so that a limit on them makes sense.
-COSTS = (
-    "macs", "macs_ratio", "vision_macs", "decoder_macs", "latency_ms", "latency_ratio", "layer",
-)  # fmt: skip
+# Columns of a measurement that are costs, so that a limit on them makes sense: told by the unit in their name.
+_UNITS = ("macs", "latency", "bytes", "tokens")
+COSTS = tuple(name for name in Measurement.model_fields if any(unit in name for unit in _UNITS))
 
 
 def judge(
@@ -72,6 +71,20 @@ def judge_costs(limits: Limits, measurement: Measurement) -> list[Judgement]:
         ConfigError: a cost is limited that was not measured, or is none.
     """
     return [_judge_cost(name, bound, measurement) for name, bound in limits.at_most.items()]
+
+
+def check_costs(limits: Limits, timed: bool) -> None:
+    """Check the names in `limits.at_most` before anything is measured.
+
+    Raises:
+        UnknownNameError: there is no such cost.
+        ConfigError: it is a time, and nothing will be timed.
+    """
+    for name in limits.at_most:
+        if name not in COSTS:
+            raise unknown_name("cost in limits.at_most", name, COSTS)
+        if "latency" in name and not timed:
+            raise ConfigError(f"a limit on {name} needs timed prefills", value="0 repeats", remedy="use profile=time")
 
 
 def _judge_cost(name: str, bound: float, measurement: Measurement) -> Judgement:

@@ -9,7 +9,25 @@ from vtw_search.evaluation.certify import Certifiable, certifiable_mean, certifi
 from vtw_search.evaluation.metrics import BINARY_METRICS
 from vtw_search.evaluation.paired import is_exact
 from vtw_search.evaluation.tasks import Sample
+from vtw_search.search.judge import check_costs
 from vtw_search.search.limits import Limits, QualityLimit
+from vtw_search.search.objective import objective_of
+
+
+def check_names(limits: Limits, samples: Sequence[Sample], timed: bool) -> None:
+    """Check every name in the limits before anything is measured.
+
+    Raises:
+        UnknownNameError: a slice, a cost or a column does not exist.
+        ConfigError: a time is limited, and nothing will be timed.
+    """
+    objective_of(limits.prefer, limits.weights)
+    check_costs(limits, timed)
+    limits.quality(_slices(samples))
+
+
+def _slices(samples: Sequence[Sample]) -> list[tuple[str, str]]:
+    return sorted({pair for sample in samples for pair in sample.slices.items()})
 
 
 def is_binary(samples: Sequence[Sample]) -> bool:
@@ -23,8 +41,7 @@ def reach(limits: Limits, samples: Sequence[Sample], level: float) -> list[Certi
     Raises:
         UnknownNameError: a slice is limited that does not occur in them.
     """
-    slices = sorted({pair for sample in samples for pair in sample.slices.items()})
-    return [_best_case(limit, limits, samples, level) for limit in limits.quality(slices)]
+    return [_best_case(limit, limits, samples, level) for limit in limits.quality(_slices(samples))]
 
 
 def _best_case(limit: QualityLimit, limits: Limits, samples: Sequence[Sample], level: float) -> Certifiable:
