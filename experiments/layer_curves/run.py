@@ -11,7 +11,7 @@ from vtw_search.config import load_config
 from vtw_search.driver import SearchResult, run_search
 
 HERE = Path(__file__).parent
-SAMPLES = ("samples.calibration=100", "samples.selection=200", "samples.holdout=300")
+SAMPLES = ("samples.calibration=100", "samples.selection=200", "samples.confirmation=300", "samples.holdout=300")
 
 
 def search(runs: str, name: str, *overrides: str) -> SearchResult:

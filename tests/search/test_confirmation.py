@@ -18,7 +18,8 @@ from vtw_search.evaluation.bounds import capped_mean_upper_bound, share_upper_bo
 from vtw_search.evaluation.paired import exact_drop_bound
 from vtw_search.evaluation.tasks import Sample
 from vtw_search.policies import Policy
-from vtw_search.results import Bounded, Finalist
+from vtw_search.results import Bounded, Confirmation, Finalist
+from vtw_search.search.answer import choose, confirmed
 from vtw_search.search.confirmation import confirm, finalist_of, finalists, risks, run_sequence
 from vtw_search.search.limits import Limits
 from vtw_search.search.objective import DEFAULT
@@ -159,6 +160,35 @@ def test_the_last_that_passed_is_the_policy_and_every_look_is_noted_first() -> N
     shown = found.as_dict()
     assert shown["tests"]["accuracy_drop"]["upper"] == exact_drop_bound(1, 0, COUNT, 0.95)
     assert shown["finalists"]["withdraw@3"].startswith("failed: accuracy_drop 0.133, at most")
+
+
+ANSWER = choose([row_of(LAYERS, 1000), row_of(9, 90), row_of(5, 50)])
+
+
+def confirmation_of(*outcomes: tuple[int, float]) -> Confirmation:
+    """Finalists of these layers with these upper bounds of a drop that may be 0.02."""
+    made = [Finalist(policy_of(k), (Bounded("drop", 0.02, 0.0, upper, 300, "exact"),)) for k, upper in outcomes]
+    return Confirmation(0.95, 300, 300, 1, tuple(made))
+
+
+def test_the_confirmed_policy_is_chosen_and_the_sentence_says_what_failed() -> None:
+    answer = confirmed(ANSWER, confirmation_of((9, 0.01), (5, 0.03)))
+    assert answer.chosen.measurement.policy == policy_of(9)
+    assert [row.chosen for row in answer.rows] == [False, True, False]
+    assert "limits hold with 95% confidence on 300 images" in answer.verdict
+    assert answer.verdict.endswith("withdraw@5 failed: drop 0, at most 0.03 > 0.02")
+
+
+def test_when_the_safest_fails_the_answer_is_keep_all() -> None:
+    answer = confirmed(ANSWER, confirmation_of((9, 0.03)))
+    assert answer.chosen.measurement.policy.is_keep_all
+    assert answer.verdict.startswith("keep-all: nothing holds with 95% confidence; withdraw@9 failed")
+
+
+def test_without_finalists_the_answer_stays_and_names_the_limit_that_blocked() -> None:
+    nothing = choose([row_of(LAYERS, 1000), row_of(5, 50, excess=0.5)])
+    assert confirmed(nothing, confirmation_of()) == nothing
+    assert "blocked by kl_nats" in nothing.verdict
 
 
 def test_risk_is_the_worst_ratio_of_bound_and_limit_on_the_searchs_samples() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from vtw_search.errors import ConfigError
+from vtw_search.errors import ConfigError, EvidenceError
 from vtw_search.evaluation.model import LoadedModel, load_model
 from vtw_search.evaluation.tasks import load_pools
 from vtw_search.search.limits import Limits
@@ -48,6 +48,19 @@ def test_another_model_is_seen(loaded: LoadedModel) -> None:
     samples = load_pools("digits_read", {})["calibration"][:6]
     summary = noise_summary(measure_noise(loaded, samples, 8, 4, ["dtype"], lambda _: other), LIMITS)
     assert summary["dtype"]["mean_nats"] > 1e-4
+
+
+def test_a_variation_that_cannot_run_is_an_error_that_says_how_to_go_on(loaded: LoadedModel) -> None:
+    def full(_: str) -> LoadedModel:
+        raise MemoryError
+
+    samples = load_pools("digits_read", {})["calibration"][:2]
+    with pytest.raises(EvidenceError, match=r"another dtype.*out of memory.*noise.variations"):
+        measure_noise(loaded, samples, 8, 4, ["dtype"], full)
+    broken = load_model("reference", device="cpu")
+    broken.model.get_output_embeddings().weight.data[:] = float("nan")
+    with pytest.raises(EvidenceError, match="not finite"):
+        measure_noise(loaded, samples, 8, 4, ["dtype"], lambda _: broken)
 
 
 NOISE = {"batch": {"mean_nats": 1e-6}, "dtype": {"mean_nats": 2e-3}}

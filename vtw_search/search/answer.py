@@ -64,12 +64,14 @@ def _with_choice(rows: Sequence[Row], policy: Policy, verdict: str) -> Answer:
 
 def confirmed(answer: Answer, confirmation: Confirmation) -> Answer:
     """Return the answer with the finalist that was confirmed, or keep-all where none was."""
+    if not confirmation.finalists:
+        # Nothing but keep-all was within the limits, which the answer says already.
+        return answer
     winner, level = confirmation.winner, f"{confirmation.level:.0%} confidence"
     lost = next((each for each in confirmation.finalists if not each.passed), None)
     failed = "" if lost is None else f"{lost.policy.label()} failed: {lost.text}"
     if winner is None:
-        reason = failed or "no candidate was within the limits on the search's own samples"
-        return _with_choice(answer.rows, Policy.keep_all(), f"keep-all: nothing holds with {level}; {reason}")
+        return _with_choice(answer.rows, Policy.keep_all(), f"keep-all: nothing holds with {level}; {failed}")
     row = next(row for row in answer.rows if row.measurement.policy == winner)
     limits = f"limits hold with {level} on {confirmation.images} images"
     verdict = "; ".join(filter(None, [_chosen_text(row, answer.rows[0]), limits, failed]))

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from vtw_search.engine import BatchEvaluator, batches
-from vtw_search.errors import ConfigError, EvidenceError
+from vtw_search.engine import BatchEvaluator, CandidateError, batches, out_of_memory_is_a_failure
+from vtw_search.errors import ConfigError, EvidenceError, ModelError
 from vtw_search.evaluation.divergence import kl_divergence
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.tasks import Sample
@@ -70,7 +70,7 @@ def measure_noise(
         KL(reference || variation) and the other direction, over the answer and at its first token, per sample.
 
     Raises:
-        EvidenceError: a variation gives logits that are not finite.
+        EvidenceError: a variation cannot be run, or gives logits that are not finite.
     """
     answers: list[Answered] = []
     for start, batch in batches(samples, batch_size):
@@ -79,10 +79,14 @@ def measure_noise(
             answers.append(Answered(reference.tokens[row, :length], reference.logits[row, :length]))
     found = {}
     for variation in variations:
-        with _varied(loaded, variation, reload) as other:
-            size = max(1, batch_size // 2) if variation == "batch" else batch_size
-            order = list(range(len(samples)))[:: -1 if variation == "batch" else 1]
-            found[variation] = _divergences(other, samples, answers, order, size)
+        size = max(1, batch_size // 2) if variation == "batch" else batch_size
+        order = list(range(len(samples)))[:: -1 if variation == "batch" else 1]
+        try:
+            with out_of_memory_is_a_failure(), _varied(loaded, variation, reload) as other:
+                found[variation] = _divergences(other, samples, answers, order, size)
+        except (CandidateError, ModelError, ValueError) as error:
+            rule = f"the unpruned model must run with another {variation} for the noise floor: {error}"
+            raise EvidenceError(rule, remedy="leave it out of noise.variations, or set noise.samples=0") from error
     return found
 
 
@@ -133,7 +137,7 @@ def _follow(loaded: LoadedModel, samples: Sequence[Sample], answers: Sequence[An
     )
     logits = torch.stack(output.logits, dim=1)
     if not torch.isfinite(logits).all():
-        raise EvidenceError("the noise floor needs finite logits", remedy="leave the variation out of noise.variations")
+        raise CandidateError("logits are not finite")
     return logits
 
 
