@@ -14,19 +14,27 @@ HERE = Path(__file__).parent
 SAMPLES = ("samples.calibration=100", "samples.selection=200", "samples.confirmation=300", "samples.holdout=300")
 
 
+# Rule -> name of its search and what it overrides.
+_RULES = {
+    "default limits": ("default",),
+    "VTW's rule": ("paper", "limits=vtw_paper"),
+    "KL alone": ("kl", "limits.accuracy_drop=null", "limits.confidence=null"),
+}
+
+
 def search(runs: str, name: str, *overrides: str) -> SearchResult:
     """Run, or read from the records of, a search over all tasks."""
     return run_search(load_config(f"runs={runs}", f"search={name}", "tracking=none", *SAMPLES, *overrides))
 
 
 def main() -> None:
-    """Search with the default limits and with VTW's published rule, on the same records."""
+    """Search with the default limits, with VTW's published rule and by KL alone, on the same records."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", default="runs", help="folder of searches; an interrupted run continues there")
     runs = parser.parse_args().runs
     claims, details = [], {}
-    for rule, overrides in (("default limits", ()), ("VTW's rule", ("limits=vtw_paper",))):
-        result = search(runs, f"layer_curves_{'paper' if overrides else 'default'}", *overrides)
+    for rule, (name, *overrides) in _RULES.items():
+        result = search(runs, f"layer_curves_{name}", *overrides)
         for study in result.studies:
             chosen, holdout = study.chosen.measurement, study.holdout
             claims.append(Claim(f"{study.task}, {rule}: K", chosen.layer, "of 12"))
