@@ -70,6 +70,8 @@ def test_limits_that_the_finalists_break_give_keep_all_with_the_reason(
     folder, _ = finished
     [study] = search(folder, "search=strict", "limits.accuracy_drop=0.06").studies
     assert study.confirmation is not None
+    # Other limits on the same samples are another test.
+    assert study.confirmation.looks >= 2
     [first, *_] = study.confirmation.finalists
     assert not first.passed
     assert study.chosen.measurement.policy.is_keep_all

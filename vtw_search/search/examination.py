@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from vtw_search.policies import Policy
@@ -27,20 +30,23 @@ class Examination:
             return None
         frame = self.study.store(SEARCH_SPLITS).samples()
         samples = self.study.splits["confirmation"]
-        return confirm(rows, frame, limits, samples, self.study.measure_confirmation, self._look_at_confirmation)
+        return confirm(
+            rows, frame, limits, samples, self.study.measure_confirmation, partial(self._look_to_test, limits)
+        )
 
     def holdout(self, measurement: Measurement) -> dict[str, Any]:
         """Return a policy's numbers on the holdout, their gap to the search's, and how often that holdout was used."""
-        looks = self._look("holdout", [measurement.policy])
-        numbers = with_gap(self.study.measure_holdout(measurement.policy), measurement)
-        return {**numbers, "evaluations_of_this_holdout": looks}
+        task, policy = self.study.settings.task, measurement.policy
+        if not self.study.is_known("holdout", [policy]):
+            self.ledger.add(self.search, task, self.study.splits.digest("holdout"), policy.label())
+        numbers = with_gap(self.study.measure_holdout(policy), measurement)
+        return {**numbers, "evaluations_of_this_holdout": self.ledger.count(task)}
 
-    def _look_at_confirmation(self, policies: Sequence[Policy]) -> int:
-        return self._look("confirmation", policies)
-
-    def _look(self, split: str, policies: Sequence[Policy]) -> int:
-        task = self.study.settings.task
-        if policies and not self.study.is_known(split, policies):
-            labels = ", ".join(policy.label() for policy in policies)
-            self.ledger.add(self.search, task, self.study.splits.digest(split), labels, split)
-        return self.ledger.count(task, split)
+    def _look_to_test(self, limits: Limits, policies: Sequence[Policy]) -> int:
+        """Note a test, unless it is the same as before; other limits on the same records are another test."""
+        task, digest = self.study.settings.task, self.study.splits.digest("confirmation")
+        labels = ", ".join(policy.label() for policy in policies)
+        under = hashlib.sha256(json.dumps(limits.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
+        if policies and not self.ledger.tested(task, digest, labels, under):
+            self.ledger.add(self.search, task, digest, labels, "confirmation", under)
+        return self.ledger.count(task, "confirmation")

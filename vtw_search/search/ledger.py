@@ -18,12 +18,27 @@ class HoldoutLedger:
     def __init__(self, runs: Path) -> None:
         self.path = runs / "holdout_ledger.jsonl"
 
-    def add(self, search: str, task: str, digest: str, policy: str, split: str = "holdout") -> None:
-        """Note that a split of `task` is about to be looked at; `digest` identifies the samples."""
+    def add(
+        self, search: str, task: str, digest: str, policy: str, split: str = "holdout", under: str | None = None
+    ) -> None:
+        """Note that a split of `task` is about to be looked at.
+
+        Args:
+            search, task, policy: by whom, and what is looked at.
+            digest: identifies the samples.
+            split: its name.
+            under: identifies the limits that are tested; None where none are.
+        """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         entry = {"time": now, "search": search, "task": task, "split": split, "samples": digest, "policy": policy}
+        entry |= {} if under is None else {"under": under}
         with FileLock(self.path.with_suffix(".lock")):
             write_text_atomically(self.path, "".join(json.dumps(row) + "\n" for row in [*self._entries(), entry]))
+
+    def tested(self, task: str, digest: str, policy: str, under: str) -> bool:
+        """Whether this very test was noted before, by whichever search: made again, it gives the same answer."""
+        wanted = {"task": task, "samples": digest, "policy": policy, "under": under}
+        return any(wanted.items() <= row.items() for row in self._entries())
 
     def count(self, task: str, split: str = "holdout") -> int:
         """Return how often a split of `task` was looked at, whatever part of it and by whichever search."""
