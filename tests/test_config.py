@@ -28,6 +28,15 @@ def test_every_yaml_composes(option: str) -> None:
         assert list(config.named_tasks) == [name]
 
 
+def test_presets_of_limits_say_what_their_names_promise() -> None:
+    fastest, budget = load_config("limits=fastest_2_points").limits, load_config("limits=half_the_macs").limits
+    assert (fastest.kl_nats, fastest.accuracy_drop, fastest.prefer) == (None, 0.02, ["latency_ratio"])
+    assert (budget.at_most, budget.prefer) == ({"macs_ratio": 0.5}, ["accuracy_drop", "kl_answer_nats"])
+    assert load_config("limits=first_token_200ms").limits.at_most == {"latency_ms": 200}
+    assert load_config("limits=weighted").limits.weights == {"macs_ratio": 1.0, "accuracy_drop": 10.0}
+    assert load_config("limits=vtw_paper").limits.confidence is None
+
+
 def test_a_user_adds_options_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "limits").mkdir()
     (tmp_path / "limits" / "mine.yaml").write_text("defaults: [default]\nkl_nats: 0.5\n")

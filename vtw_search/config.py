@@ -19,6 +19,8 @@ from vtw_search.errors import ConfigError, near_matches
 
 Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+SliceLimits = dict[Literal["kl_nats", "accuracy_drop"], Bound]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -57,8 +59,11 @@ class TaskOverrides(_Group):
     """Limits of one task that replace those asked for all tasks."""
 
     kl_nats: Bound | None = None
+    kl_tail: Share | None = None
     accuracy_drop: Bound | None = None
     first_layer: Count | None = None
+    slices: dict[str, SliceLimits] = {}
+    at_most: dict[str, Bound] = {}
 
 
 class LimitSettings(_Group):
@@ -68,8 +73,16 @@ class LimitSettings(_Group):
     kl_position: Literal["answer", "first_token"] = "answer"
     kl_direction: Literal["reference_candidate", "candidate_reference"] = "reference_candidate"
     kl_samples: Count | None = None
+    kl_cap_nats: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    kl_tail: Share | None = 0.05
     accuracy_drop: Bound | Literal["task"] | None = "task"
     first_layer: Count | None = None
+    slices: dict[str, SliceLimits] = {}
+    at_most: dict[str, Bound] = {}
+    prefer: list[str] = ["macs"]
+    weights: dict[str, float] = {}
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] | None = 0.95
+    finalists: Annotated[int, Field(ge=1, le=5)] = 5
     per_task: dict[str, TaskOverrides] = {}
 
 
@@ -100,7 +113,15 @@ class SampleSettings(_Group):
 
     calibration: Count = 100
     selection: Count = 200
+    confirmation: Annotated[int, Field(ge=0)] = 300
     holdout: Count = 300
+
+
+class NoiseSettings(_Group):
+    """How the noise of the numbers themselves is measured; 0 samples leave it out."""
+
+    samples: Annotated[int, Field(ge=0)] = 32
+    variations: list[Literal["batch", "attention", "dtype"]] = ["batch", "attention", "dtype"]
 
 
 class SearchConfig(_Group):
@@ -111,6 +132,7 @@ class SearchConfig(_Group):
     seed: Annotated[int, Field(ge=0)] = 0
     batch_size: Count = 50
     samples: SampleSettings = SampleSettings()
+    noise: NoiseSettings = NoiseSettings()
     sweep: str | None = None
     model: ModelSettings
     tasks: Annotated[dict[str, TaskSettings], Field(min_length=1)]
@@ -183,9 +205,8 @@ def _as_config(composed: DictConfig | Mapping[str, Any]) -> DictConfig:
 def _check_task_names(config: SearchConfig) -> None:
     for task in config.limits.per_task:
         if task not in config.named_tasks:
-            raise ConfigError(
-                f"unknown task {task!r} in limits.per_task", remedy=near_matches(task, config.named_tasks)
-            )
+            remedy = near_matches(task, config.named_tasks)
+            raise ConfigError(f"unknown task {task!r} in limits.per_task", remedy=remedy)
 
 
 def _problem(detail: Any) -> str:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import shlex
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
@@ -19,20 +14,26 @@ from vtw_search.config import SearchConfig, TaskSettings
 from vtw_search.conformance import certify
 from vtw_search.engine import check_images
 from vtw_search.errors import ConfigError
+from vtw_search.evaluation.certify import Certifiable
 from vtw_search.evaluation.model import LoadedModel, load_model
 from vtw_search.evaluation.splits import SPLITS, Splits, make_splits
 from vtw_search.evaluation.tasks import load_pools
 from vtw_search.files import write_text_atomically
 from vtw_search.policies import Certificate, Policy, PolicySet, save_policy
 from vtw_search.progress import WorkProgress
+from vtw_search.provenance import command_line, provenance
 from vtw_search.records import export_records
-from vtw_search.report import study_table, write_report
+from vtw_search.report import show_studies, write_report
 from vtw_search.results import StudyResult
 from vtw_search.runtime import accept_certificate, require_certificate
-from vtw_search.search.answer import choose, judged_rows, keep_all_instead
+from vtw_search.search.answer import choose, confirmed, judged_rows, keep_all_instead, require_affordable
+from vtw_search.search.examination import Examination
 from vtw_search.search.export import policy_set
 from vtw_search.search.ledger import HoldoutLedger
 from vtw_search.search.limits import Limits, limits_for_task
+from vtw_search.search.noise import noise_floor
+from vtw_search.search.objective import objective_of
+from vtw_search.search.reach import check_names, check_reach, reach, reach_text
 from vtw_search.search.space import withdrawal_candidates
 from vtw_search.search.study import SEARCH_SPLITS, Study, StudySettings
 from vtw_search.search.trials import record_trials
@@ -73,6 +74,7 @@ def run_search(config: SearchConfig, console: Console | None = None) -> SearchRe
     folder = Path(config.runs) / config.search_name
     console.print(f"loading {', '.join(config.named_tasks)} and {config.model.path}", highlight=False)
     splits = {name: _load_splits(task, config) for name, task in config.named_tasks.items()}
+    _say_what_is_certifiable(config, splits, console)
     loaded = _load_model(config)
     candidates = withdrawal_candidates(loaded.facts, config.space.first_layer, config.space.last_layer)
     tracker = _make_tracker(config, folder, console)
@@ -80,14 +82,15 @@ def run_search(config: SearchConfig, console: Console | None = None) -> SearchRe
     certificate = _certificate(loaded, folder, console)
     console.print(f"search [bold]{config.search_name}[/] in {folder}", highlight=False)
     console.print(_sample_counts(splits), highlight=False)
-    tracker.start(config.model_dump(mode="json"), _command())
+    tracker.start(config.model_dump(mode="json"), command_line())
     try:
         with WorkProgress(console) as progress:
             studies = tuple(
                 _run_study(config, folder, Study(loaded, split, _study_settings(config, name), progress), candidates)
                 for name, split in splits.items()
             )
-        policies = policy_set(loaded.facts.fingerprint, studies, splits, _provenance(config, loaded), certificate)
+        origin = provenance(config.search_name, config.seed, loaded.identity)
+        policies = policy_set(loaded.facts.fingerprint, studies, splits, origin, certificate)
         reports = write_report(studies, folder / "report")
         policy_file = save_policy(policies, folder / "policy.json")
         for study in studies:
@@ -96,20 +99,26 @@ def run_search(config: SearchConfig, console: Console | None = None) -> SearchRe
         tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     tracker.finish("FINISHED", [*reports[""], policy_file, folder / "config.yaml"])
-    _show(console, studies, policy_file)
+    show_studies(console, studies, policy_file)
     return SearchResult(folder, policy_file, policies, studies)
 
 
 def _run_study(config: SearchConfig, folder: Path, study: Study, candidates: Sequence[Policy]) -> StudyResult:
-    """Measure all candidates of one task, choose, and measure the choice on the holdout."""
+    """Measure all candidates of one task, choose, test the choice, and measure it on the holdout."""
     name, limits = study.settings.task, _limits(config, study.settings.task)
+    examination = Examination(study, HoldoutLedger(Path(config.runs)), config.search_name)
+    noise = noise_floor(study, limits, config.noise.samples, config.noise.variations, partial(_load_model, config))
     store = study.measure(candidates)
-    answer = choose(judged_rows(store, candidates, limits))
+    answer = choose(judged_rows(store, candidates, limits), objective_of(limits.prefer, limits.weights))
     record_trials(folder / "optuna.db", name, answer.rows, limits, study.identity(SEARCH_SPLITS))
-    holdout = _measure_holdout(config, study, answer.chosen.measurement.policy)
+    confirmation = examination.confirm(answer.rows, limits)
+    answer = answer if confirmation is None else confirmed(answer, confirmation)
+    require_affordable(name, answer)
+    holdout = examination.holdout(answer.chosen.measurement)
     if "failure" in holdout:
         answer = keep_all_instead(answer, f"failed on the holdout: {holdout['failure']}")
-        holdout = _measure_holdout(config, study, answer.chosen.measurement.policy)
+        require_affordable(name, answer)
+        holdout = examination.holdout(answer.chosen.measurement)
     records = folder / "records" / name
     export_records(store.samples(), [row.measurement for row in answer.rows], records)
     return StudyResult(
@@ -121,16 +130,9 @@ def _run_study(config: SearchConfig, folder: Path, study: Study, candidates: Seq
         holdout=holdout,
         identity=study.identity(SEARCH_SPLITS),
         records=str(records),
+        confirmation=confirmation,
+        noise=noise,
     )
-
-
-def _measure_holdout(config: SearchConfig, study: Study, policy: Policy) -> dict[str, Any]:
-    """Return the policy's numbers on the holdout, and how often that holdout was looked at."""
-    ledger, task = HoldoutLedger(Path(config.runs)), study.settings.task
-    if not study.holdout_is_known(policy):
-        # Before the look, so that a process that is killed during it has been counted.
-        ledger.add(config.search_name, task, study.splits.digest("holdout"), policy.label())
-    return {**study.measure_holdout(policy), "evaluations_of_this_holdout": ledger.count(task)}
 
 
 def _study_settings(config: SearchConfig, name: str) -> StudySettings:
@@ -146,15 +148,15 @@ def _study_settings(config: SearchConfig, name: str) -> StudySettings:
 
 def _load_splits(task: TaskSettings, config: SearchConfig) -> Splits:
     pools = load_pools(task.source, task.options)
-    splits = make_splits(pools, config.seed, {"confirmation": 0, **config.samples.model_dump()})
+    splits = make_splits(pools, config.seed, config.samples.model_dump())
     check_images(sample for split in SPLITS for sample in splits[split])
     return splits
 
 
-def _load_model(config: SearchConfig) -> LoadedModel:
+def _load_model(config: SearchConfig, dtype: str | None = None) -> LoadedModel:
     model = config.model
     return load_model(
-        model.path, revision=model.revision, device=model.device, dtype=model.dtype, attention=model.attention
+        model.path, revision=model.revision, device=model.device, dtype=dtype or model.dtype, attention=model.attention
     )
 
 
@@ -186,6 +188,20 @@ def _limits(config: SearchConfig, name: str) -> Limits:
     )
 
 
+def _say_what_is_certifiable(config: SearchConfig, splits: Mapping[str, Splits], console: Console) -> None:
+    """Print what the confirmation split can certify; ConfigError if an asked limit is beyond that."""
+    found: dict[str, list[Certifiable]] = {}
+    for name, split in splits.items():
+        limits = _limits(config, name)
+        check_names(limits, split["selection"], timed=config.profile.repeats > 0)
+        if limits.confidence is not None:
+            found[name] = reach(limits, split["confirmation"], limits.confidence)
+    if found:
+        level = config.limits.confidence or 0.0
+        check_reach(found, level)
+        console.print(reach_text(found, level), highlight=False)
+
+
 def _make_tracker(config: SearchConfig, folder: Path, console: Console) -> Tracker:
     tracking = config.tracking
     if tracking.uri is None:
@@ -213,46 +229,6 @@ def _save_config(config: SearchConfig, folder: Path) -> None:
     write_text_atomically(path, yaml.safe_dump(content, sort_keys=False))
 
 
-def _provenance(config: SearchConfig, loaded: LoadedModel) -> dict[str, Any]:
-    packages = ("vtw-search", "torch", "transformers", "optuna", "fvcore")
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": _command(),
-        "search": config.search_name,
-        "seed": config.seed,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
-        "settings": dict(loaded.identity),
-    }
-
-
-def _command() -> str:
-    return shlex.join([Path(sys.argv[0]).name, *map(redact, sys.argv[1:])])
-
-
-def _sample_counts(splits: dict[str, Splits]) -> str:
-    counts = [
-        f"{name} " + "/".join(str(len(task[split])) for split in ("calibration", "selection", "holdout"))
-        for name, task in splits.items()
-    ]
-    return "samples for calibration/selection/holdout: " + ", ".join(counts)
-
-
-def _show(console: Console, studies: Sequence[StudyResult], policy_file: Path) -> None:
-    for study in studies:
-        console.print()
-        console.print(study_table(study))
-        console.print(f"[bold]{study.task}[/]: {study.verdict}", highlight=False)
-        console.print(_holdout_text(study), highlight=False)
-    report = policy_file.parent / "report"
-    console.print(f"\npolicy file: [bold]{policy_file}[/]; pictures and tables: {report}", highlight=False)
-
-
-def _holdout_text(study: StudyResult) -> str:
-    numbers = study.holdout
-    low, high = numbers["accuracy_drop_low"], numbers["accuracy_drop_high"]
-    scores = f"accuracy {numbers['accuracy']:.3f} against {numbers['reference_accuracy']:.3f}"
-    drop = f"drop {numbers['accuracy_drop']:.3f} ({low:.3f} to {high:.3f})"
-    return f"holdout, {numbers['samples']} samples: {scores}, {drop}"
+def _sample_counts(splits: Mapping[str, Splits]) -> str:
+    counts = [f"{name} " + "/".join(str(len(task[split])) for split in SPLITS) for name, task in splits.items()]
+    return f"samples for {'/'.join(SPLITS)}: " + ", ".join(counts)

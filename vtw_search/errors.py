@@ -43,8 +43,18 @@ class ConfigError(VtwError):
     """The configuration is not valid."""
 
 
+class EvidenceError(VtwError):
+    """Numbers that a limit is judged on are missing, not finite or impossible."""
+
+
 class StoreError(VtwError):
     """Records or results cannot be read or written."""
+
+
+class OutOfReachError(VtwError):
+    """No candidate, keep-all included, meets a limit on a cost."""
+
+    exit_code = 3
 
 
 class MissingExtraError(VtwError):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from vtw_search.policies import Policy
 from vtw_search.records import Measurement
 
 
@@ -69,6 +70,107 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Bounded:
+    """One limit on one finalist, on samples that nothing was chosen by.
+
+    Attributes:
+        limit: what is bounded, with its slice, such as `accuracy_drop[digits=4]`.
+        bound: the largest value that is allowed.
+        value: the estimate.
+        upper: its upper confidence bound, which decides.
+        images: independent images behind it.
+        method: how the bound was made.
+    """
+
+    limit: str
+    bound: float
+    value: float
+    upper: float
+    images: int
+    method: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the limit holds with the stated confidence."""
+        return self.upper <= self.bound
+
+    @property
+    def text(self) -> str:
+        """The test for people, such as `accuracy_drop 0.01, at most 0.021 > 0.02`."""
+        return f"{self.limit} {self.value:.3g}, at most {self.upper:.3g} {'<=' if self.holds else '>'} {self.bound:g}"
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A candidate that was tested.
+
+    Attributes:
+        policy: which.
+        tests: one per limit; empty if it could not be measured.
+        failure: why it could not be measured, or None.
+    """
+
+    policy: Policy
+    tests: tuple[Bounded, ...]
+    failure: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit holds with the stated confidence."""
+        return self.failure is None and all(test.holds for test in self.tests)
+
+    @property
+    def text(self) -> str:
+        """What the tests say, the broken ones alone if there are any."""
+        broken = [test.text for test in self.tests if not test.holds]
+        return self.failure or "; ".join(broken or [test.text for test in self.tests])
+
+    @property
+    def outcome(self) -> str:
+        """Passed or failed, and what the tests say."""
+        return f"{'passed' if self.passed else 'failed'}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The finalists of a study, tested in a fixed sequence until one failed.
+
+    Attributes:
+        level: confidence of every bound, such as 0.95.
+        samples, images: size of the confirmation split.
+        looks: how often this task's confirmation split was used to test, this time included. The level is that of one.
+        finalists: those that were tested, the safest first.
+        untested: labels of those after the first failure.
+    """
+
+    level: float
+    samples: int
+    images: int
+    looks: int
+    finalists: tuple[Finalist, ...]
+    untested: tuple[str, ...] = ()
+
+    @property
+    def winner(self) -> Policy | None:
+        """The last policy that passed; None if not even the safest did."""
+        passed = [finalist.policy for finalist in self.finalists if finalist.passed]
+        return passed[-1] if passed else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what files show: the winner's tests, and how the others fared."""
+        tests = next((each.tests for each in self.finalists if each.policy == self.winner), ())
+        outcomes = {each.policy.label(): each.outcome for each in self.finalists}
+        return {
+            "level": self.level,
+            "samples": self.samples,
+            "images": self.images,
+            "looks_at_this_split": self.looks,
+            "tests": {test.limit: {k: v for k, v in asdict(test).items() if k != "limit"} for test in tests},
+            "finalists": outcomes | dict.fromkeys(self.untested, "not tested, after a failure"),
+        }
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """One task of a search.
 
@@ -81,6 +183,8 @@ class StudyResult:
         holdout: the chosen policy's numbers on the holdout split, with sample counts; empty if it was not run.
         identity: the settings that identify the measurements.
         records: folder of the copied records.
+        confirmation: the tests of the finalists; None if the limits ask for no confidence.
+        noise: per variation of the run (dtype, attention, batch), the KL that it causes without any policy.
     """
 
     task: str
@@ -91,3 +195,5 @@ class StudyResult:
     holdout: Mapping[str, Any]
     identity: Mapping[str, Any]
     records: str
+    confirmation: Confirmation | None = None
+    noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

@@ -11,7 +11,15 @@ from vtw_search.config import load_config
 from vtw_search.driver import SearchResult, run_search
 
 HERE = Path(__file__).parent
-SAMPLES = ("samples.calibration=100", "samples.selection=200", "samples.holdout=300")
+SAMPLES = ("samples.calibration=100", "samples.selection=200", "samples.confirmation=300", "samples.holdout=300")
+
+
+# Rule -> name of its search and what it overrides.
+_RULES = {
+    "default limits": ("default",),
+    "VTW's rule": ("paper", "limits=vtw_paper"),
+    "KL alone": ("kl", "limits.accuracy_drop=null", "limits.confidence=null"),
+}
 
 
 def search(runs: str, name: str, *overrides: str) -> SearchResult:
@@ -20,13 +28,13 @@ def search(runs: str, name: str, *overrides: str) -> SearchResult:
 
 
 def main() -> None:
-    """Search with the default limits and with VTW's published rule, on the same records."""
+    """Search with the default limits, with VTW's published rule and by KL alone, on the same records."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", default="runs", help="folder of searches; an interrupted run continues there")
     runs = parser.parse_args().runs
     claims, details = [], {}
-    for rule, overrides in (("default limits", ()), ("VTW's rule", ("limits=vtw_paper",))):
-        result = search(runs, f"layer_curves_{'paper' if overrides else 'default'}", *overrides)
+    for rule, (name, *overrides) in _RULES.items():
+        result = search(runs, f"layer_curves_{name}", *overrides)
         for study in result.studies:
             chosen, holdout = study.chosen.measurement, study.holdout
             claims.append(Claim(f"{study.task}, {rule}: K", chosen.layer, "of 12"))

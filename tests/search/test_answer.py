@@ -187,6 +187,16 @@ def test_the_ledger_counts_per_task(tmp_path: Path) -> None:
     for task in "aba":
         ledger.add("s", task, "digest", "keep-all")
     assert (ledger.count("a"), ledger.count("b")) == (2, 1)
+    assert ledger.count("a", "confirmation") == 0
+
+
+def test_the_ledger_tells_a_new_test_from_the_same_one(tmp_path: Path) -> None:
+    ledger = HoldoutLedger(tmp_path)
+    ledger.add("s", "a", "digest", "withdraw@5", "confirmation", "limits-1")
+    assert ledger.tested("a", "digest", "withdraw@5", "limits-1")
+    for other in (("b", "digest", "withdraw@5", "limits-1"), ("a", "digest", "withdraw@5", "limits-2")):
+        assert not ledger.tested(*other)
+    assert (ledger.count("a", "confirmation"), ledger.count("a")) == (1, 0)
 
 
 def test_records_survive_the_store_and_repeats_change_nothing(tmp_path: Path) -> None:

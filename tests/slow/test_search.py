@@ -26,7 +26,8 @@ from vtw_search.evaluation.tasks import load_pools
 
 SMALL = (
     "task=digits_read", "tracking=none", "profile=macs", "batch_size=10", "model.device=cpu",
-    "samples.calibration=20", "samples.selection=20", "samples.holdout=20",
+    "samples.calibration=20", "samples.selection=20", "samples.confirmation=0", "samples.holdout=20",
+    "limits.confidence=null", "noise.samples=0",
 )  # fmt: skip
 
 

@@ -49,6 +49,8 @@ def _edit_distance(left: str, right: str) -> int:
 
 
 METRICS: dict[str, Metric] = {"anls": anls, "exact_match": exact_match, "vqa_accuracy": vqa_accuracy}
+# Metrics that give 0 or 1 and nothing between, so that a paired difference is a loss, a gain or a tie.
+BINARY_METRICS = frozenset({"exact_match"})
 
 
 def find_metric(name: str) -> Metric:

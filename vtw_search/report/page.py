@@ -8,6 +8,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vtw_search.report import drawing, quantities
+from vtw_search.report.confirmation import tests_section
 from vtw_search.report.front import front_corners, front_points
 from vtw_search.report.page_parts import PAGE, SCRIPT, STYLE
 from vtw_search.report.quantities import Quantity, fixed
@@ -44,7 +45,9 @@ def front_page(result: StudyResult) -> str:
         figure=_figure_html(result),
         headers="".join(map(_header, _HEADERS)),
         rows="\n".join(_table_row(row) for row in result.rows),
+        tests=tests_section(result.confirmation),
         limits=_settings("Limits", result.limits),
+        noise=_settings("Noise floor of the KL, without any policy", _noise(result)),
         holdout=_settings("Chosen policy on the holdout split", result.holdout),
         identity=_settings("What identifies the measurements", result.identity),
     )
@@ -191,6 +194,10 @@ def _settings(title: str, settings: Mapping[str, Any]) -> str:
         return ""
     lines = "".join(f"<dt>{html.escape(str(name))}</dt><dd>{html.escape(_plain(value))}</dd>" for name, value in known)
     return f"<details><summary>{title}</summary><dl>{lines}</dl></details>"
+
+
+def _noise(result: StudyResult) -> dict[str, float]:
+    return {f"{variation}, {name}": value for variation, row in result.noise.items() for name, value in row.items()}
 
 
 def _plain(value: Any) -> str:

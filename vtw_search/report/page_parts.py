@@ -16,8 +16,8 @@ img-src data: blob:; form-action 'none'; base-uri 'none'">
 <main>
 <h1>$task</h1>
 <p class="verdict">$verdict</p>
-<p class="note">$samples. KL is $kl, in nats.
-Limits are judged on the point estimate; intervals are 95 % and only shown.</p>
+<p class="note">$samples. KL is $kl, in nats. In this table
+limits are judged on the point estimate; intervals are 95 % and only shown.</p>
 <h2>Accuracy and multiply-adds</h2>
 <p class="note">Numbers are the layer K from which no visual token is seen; the line is the front.
 Hover for a point's numbers.</p>
@@ -30,7 +30,9 @@ $figure
 $rows
 </tbody>
 </table></div>
+$tests
 $limits
+$noise
 $holdout
 $identity
 </main>

@@ -67,8 +67,9 @@ def macs_percent(row: Row) -> float | None:
 
 
 def judgement(row: Row, prefix: str) -> Judgement | None:
-    """Return the first judgement whose limit starts with `prefix`."""
-    return next((found for found in row.judgements if found.limit.startswith(prefix)), None)
+    """Return the first judgement whose limit starts with `prefix`, on all samples: slices are named in [...]."""
+    named = (found for found in row.judgements if found.limit.startswith(prefix) and "[" not in found.limit)
+    return next(named, None)
 
 
 def bound(result: StudyResult, prefix: str) -> float | None:

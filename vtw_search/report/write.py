@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vtw_search.errors import StoreError
 from vtw_search.files import write_atomically, write_text_atomically
+from vtw_search.report.confirmation import confirmation_frame
 from vtw_search.report.curves import curves_figure
 from vtw_search.report.front import front_figure
 from vtw_search.report.page import front_page
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 def write_report(results: Sequence[StudyResult], folder: Path) -> dict[str, list[Path]]:
     """Write each task's `front.csv`, `front.html`, `front.png` and `curves.png`, and `curves.png` of all tasks.
+
+    A task whose finalists were tested has `confirmation.csv` as well.
 
     Returns:
         The paths by task; the key "" has those that all tasks share.
@@ -40,11 +43,19 @@ def _check_name(task: str) -> None:
 
 def _write_task(result: StudyResult, folder: Path) -> list[Path]:
     return [
+        *_write_tests(result, folder),
         write_text_atomically(folder / "front.csv", front_frame(result).to_csv(index=False)),
         write_text_atomically(folder / "front.html", front_page(result)),
         _write_png(front_figure(result), folder / "front.png"),
         _write_png(curves_figure([result]), folder / "curves.png"),
     ]
+
+
+def _write_tests(result: StudyResult, folder: Path) -> list[Path]:
+    if result.confirmation is None:
+        return []
+    text = confirmation_frame(result.confirmation).to_csv(index=False)
+    return [write_text_atomically(folder / "confirmation.csv", text)]
 
 
 def _write_png(figure: Figure, path: Path) -> Path:

@@ -40,9 +40,9 @@ def stepped(model: nn.Module, adapter: Adapter, before: Before, after: After) ->
 
 @contextmanager
 def tower_calls(
-    adapter: Adapter, model: nn.Module, before: Callable[[], None], after: Callable[[Any], None]
+    model: nn.Module, adapter: Adapter, before: Callable[[], None], after: Callable[[Any], None]
 ) -> Iterator[None]:
-    """Call `before()` and `after(output)` around each call of the vision tower; nothing where the adapter knows none."""
+    """Call `before()` and `after(output)` around calls of the vision tower, where the adapter knows it."""
     tower = adapter.vision_tower(model)
     with ExitStack() as stack:
         if tower is not None:

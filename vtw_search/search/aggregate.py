@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -47,6 +48,17 @@ def holdout_numbers(frame: pd.DataFrame, policy: Policy) -> dict[str, Any]:
         return {"samples": len(own), "failure": failures.iloc[0] if len(failures) else "not measured on every sample"}
     numbers = {"samples": len(own), "images": int(own["cluster"].nunique()), **_divergence(own)}
     return {**numbers, **_accuracy(own, reference), "reference_accuracy": float(reference["score"].mean())}
+
+
+def with_gap(holdout: Mapping[str, Any], measurement: Measurement) -> dict[str, Any]:
+    """Add how much worse the holdout is than what the choice was made by (the winner's curse), if it was measured."""
+    searched = {"kl_answer_nats": measurement.kl_answer_nats, "accuracy_drop": measurement.accuracy_drop}
+    gaps = {
+        f"{name}_gap": holdout[name] - value
+        for name, value in searched.items()
+        if "failure" not in holdout and value is not None
+    }
+    return {**holdout, **gaps}
 
 
 def _of_policy(frame: pd.DataFrame, policy: Policy, split: str) -> pd.DataFrame:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from vtw_search.errors import StoreError
+from vtw_search.errors import OutOfReachError, StoreError
 from vtw_search.policies import Policy
 from vtw_search.records import RecordStore
-from vtw_search.results import Row
+from vtw_search.results import Confirmation, Row
 from vtw_search.search.front import least_infeasible, mark_front, preferred
+from vtw_search.search.judge import COSTS, judge
 from vtw_search.search.limits import Limits
+from vtw_search.search.objective import DEFAULT, Objective
 
 
 @dataclass(frozen=True)
@@ -32,37 +34,67 @@ def judged_rows(store: RecordStore, candidates: Sequence[Policy], limits: Limits
     """
     measurements, frame = store.measurements(), store.samples()
     groups: dict[str, pd.DataFrame] = {str(digest): group for digest, group in frame.groupby("policy")}
+    reference = groups.get(Policy.keep_all().digest(), frame.iloc[:0])
     rows = []
     for policy in candidates:
         digest = policy.digest()
         if digest not in measurements:
             remedy = "run the search again; it resumes"
             raise StoreError(f"no measurement of {policy.label()}", value=str(store.folder), remedy=remedy)
-        rows.append(Row(measurements[digest], limits.judge(measurements[digest], groups[digest])))
+        rows.append(Row(measurements[digest], judge(limits, measurements[digest], groups[digest], reference)))
     return rows
 
 
-def choose(rows: Sequence[Row]) -> Answer:
+def choose(rows: Sequence[Row], objective: Objective = DEFAULT) -> Answer:
     """Choose the preferred row; keep-all, which must be the first row, if no other is feasible."""
     keep_all = rows[0]
     withdrawals = mark_front(rows)[1:]
-    best = preferred(withdrawals)
+    best = preferred(withdrawals, objective)
     marked = mark_front(rows)
     if best is None:
         chosen = replace(marked[0], chosen=True)
         return Answer((chosen, *marked[1:]), chosen, _nothing_feasible(rows))
-    position = next(i for i, row in enumerate(marked) if row.measurement == best.measurement)
-    chosen = replace(marked[position], chosen=True)
-    marked[position] = chosen
-    return Answer(tuple(marked), chosen, _chosen_text(chosen, keep_all))
+    return _with_choice(marked, best.measurement.policy, f"{_chosen_text(best, keep_all)}; {_why(objective)}")
+
+
+def _with_choice(rows: Sequence[Row], policy: Policy, verdict: str) -> Answer:
+    marked = tuple(replace(row, chosen=row.measurement.policy == policy) for row in rows)
+    return Answer(marked, next(row for row in marked if row.chosen), verdict)
+
+
+def confirmed(answer: Answer, confirmation: Confirmation) -> Answer:
+    """Return the answer with the finalist that was confirmed, or keep-all where none was."""
+    if not confirmation.finalists:
+        # Nothing but keep-all was within the limits, which the answer says already.
+        return answer
+    winner, level = confirmation.winner, f"{confirmation.level:.0%} confidence"
+    lost = next((each for each in confirmation.finalists if not each.passed), None)
+    failed = "" if lost is None else f"{lost.policy.label()} failed: {lost.text}"
+    if winner is None:
+        return _with_choice(answer.rows, Policy.keep_all(), f"keep-all: nothing holds with {level}; {failed}")
+    row = next(row for row in answer.rows if row.measurement.policy == winner)
+    limits = f"limits hold with {level} on {confirmation.images} images"
+    verdict = "; ".join(filter(None, [_chosen_text(row, answer.rows[0]), limits, failed]))
+    return _with_choice(answer.rows, winner, verdict)
 
 
 def keep_all_instead(answer: Answer, reason: str) -> Answer:
     """Return the answer with keep-all chosen, because the choice cannot be used."""
     label = answer.chosen.measurement.policy.label()
-    rows = [replace(row, chosen=False) for row in answer.rows]
-    rows[0] = replace(rows[0], chosen=True)
-    return Answer(tuple(rows), rows[0], f"keep-all: {label} {reason}")
+    return _with_choice(answer.rows, Policy.keep_all(), f"keep-all: {label} {reason}")
+
+
+def require_affordable(task: str, answer: Answer) -> None:
+    """Refuse to export a policy that costs more than was asked for: keep-all is the answer when nothing else is.
+
+    Raises:
+        OutOfReachError: the chosen row breaks a limit on a cost.
+    """
+    broken = [judged.text for judged in answer.chosen.judgements if judged.limit in COSTS and not judged.holds]
+    if broken:
+        remedy = "loosen limits.at_most or the limits on quality; what was measured is kept"
+        rule = f"no policy for {task} meets every limit: {'; '.join(broken)}"
+        raise OutOfReachError(rule, value=answer.verdict, remedy=remedy)
 
 
 def _chosen_text(chosen: Row, keep_all: Row) -> str:
@@ -75,7 +107,11 @@ def _chosen_text(chosen: Row, keep_all: Row) -> str:
     scores = f"accuracy {measurement.accuracy:.3f} against {keep_all.measurement.accuracy:.3f}"
     judged = [judgement.value for judgement in chosen.judgements if judgement.limit == "kl_nats"]
     divergence = f"KL {judged[0] if judged else measurement.kl_answer_nats:.2g} nats"
-    return f"{measurement.policy.label()}: {saved}, {scores}, {divergence}; cheapest within the limits"
+    return f"{measurement.policy.label()}: {saved}, {scores}, {divergence}"
+
+
+def _why(objective: Objective) -> str:
+    return "cheapest within the limits" if objective == DEFAULT else f"lowest {objective.text} within the limits"
 
 
 def _nothing_feasible(rows: Sequence[Row]) -> str:

@@ -42,6 +42,11 @@ def _task_policy(study: StudyResult, splits: Splits) -> TaskPolicy:
         policy=measurement.policy,
         verdict=study.verdict,
         limits=dict(study.limits),
-        measured={"search": quality, "holdout": dict(study.holdout), "profile": profile},
+        measured={"search": quality, **_tested(study), "holdout": dict(study.holdout), "profile": profile},
         dataset_digests={split: splits.digest(split) for split in SPLITS if splits[split]},
     )
+
+
+def _tested(study: StudyResult) -> dict[str, dict[str, Any]]:
+    tested = {} if study.confirmation is None else {"confirmation": study.confirmation.as_dict()}
+    return tested | ({"noise_floor": dict(study.noise)} if study.noise else {})

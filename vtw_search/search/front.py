@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vtw_search.results import Row
+from vtw_search.search.objective import DEFAULT, Objective
 
 
 def mark_front(rows: Sequence[Row]) -> list[Row]:
@@ -29,10 +30,13 @@ def _objectives(row: Row) -> tuple[float, float]:
     return -measurement.accuracy, float(measurement.macs)
 
 
-def preferred(rows: Sequence[Row]) -> Row | None:
-    """Return the feasible row with the lowest macs, then higher accuracy, lower KL, larger K; None if there is none."""
+def preferred(rows: Sequence[Row], objective: Objective = DEFAULT) -> Row | None:
+    """Return the feasible row that the objective prefers; None if there is none.
+
+    Ties: the lowest macs, then higher accuracy, lower KL, larger K.
+    """
     feasible = [row for row in rows if row.feasible]
-    return min(feasible, key=_preference) if feasible else None
+    return min(feasible, key=lambda row: (objective.key(row.measurement), *_preference(row))) if feasible else None
 
 
 def _preference(row: Row) -> tuple[float, float, float, int]:

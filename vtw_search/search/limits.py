@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-import pandas as pd
+from vtw_search.errors import unknown_name
 
-from vtw_search.evaluation.statistics import bootstrap_interval
-from vtw_search.records import KL_COLUMNS, Measurement
-from vtw_search.results import Judgement
+# The cap on single KL values, in multiples of the limit on their mean, where none is given.
+CAP_PER_LIMIT = 10.0
+
+
+@dataclass(frozen=True)
+class QualityLimit:
+    """One bound on the loss of quality.
+
+    Attributes:
+        name: such as `kl_nats` or `accuracy_drop[digits=4]`.
+        quantity: the mean KL, the share of KL values above the cap, or the mean drop.
+        bound: the largest value that is allowed.
+        slice_: the part of the samples that it is about; None for all.
+    """
+
+    name: str
+    quantity: Literal["kl", "tail", "drop"]
+    bound: float
+    slice_: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on the loss of quality; a bound of None is not asked for.
+    """What a policy may lose and cost; a bound of None is not asked for.
 
     Attributes:
         kl_nats: bound on the mean KL divergence over the calibration samples.
@@ -24,58 +40,78 @@ class Limits:
         kl_samples: judge the KL on the first so many calibration samples only; None takes all.
         accuracy_drop: bound on the mean paired loss of accuracy over the selection samples.
         first_layer: policies that act below this layer are not considered.
+        kl_cap_nats: where single values are cut for the test of the mean; None takes ten times the limit on the mean.
+        kl_tail: bound on the share of images with a KL above the cap.
+        confidence: level at which limits are tested on the confirmation split; None tests nothing.
+        finalists: at most so many candidates are tested.
+        slices: bounds per slice, `digits` for each value of that slice or `digits=4` for one.
+        at_most: bounds on columns of the measurement that are costs, such as `latency_ms`.
+        prefer, weights: what the choice among feasible policies minimises; see `search.objective`.
     """
 
     kl_nats: float | None
     kl_position: str
     kl_direction: str
-    kl_samples: int | None
-    accuracy_drop: float | None
-    first_layer: int | None
+    kl_samples: int | None = None
+    accuracy_drop: float | None = None
+    first_layer: int | None = None
+    kl_cap_nats: float | None = None
+    kl_tail: float | None = None
+    confidence: float | None = None
+    finalists: int = 5
+    slices: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    at_most: Mapping[str, float] = field(default_factory=dict)
+    prefer: Sequence[str] = ("macs",)
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the limits for files."""
-        return asdict(self)
+        """Return the limits for files; what is not asked for is left out, except the three that always count."""
+        always = {"kl_nats", "accuracy_drop", "confidence"}
+        return {name: value for name, value in asdict(self).items() if name in always or value not in (None, {}, ())}
 
-    def judge(self, measurement: Measurement, samples: pd.DataFrame) -> tuple[Judgement, ...]:
-        """Judge one measurement.
+    def quality(self, slices: Sequence[tuple[str, str]]) -> list[QualityLimit]:
+        """Return every bound on quality, those on all samples first.
 
         Args:
-            measurement: of one policy.
-            samples: the sample records of that policy.
+            slices: the (name, value) pairs that occur in the samples.
+
+        Raises:
+            UnknownNameError: a slice is limited that does not occur.
         """
-        if measurement.failure is not None:
-            return ()
-        judgements = (self._judge_layer(measurement), self._judge_kl(samples), self._judge_accuracy(measurement))
-        return tuple(judgement for judgement in judgements if judgement is not None)
+        whole = _present(self.kl_nats, self.kl_tail, self.accuracy_drop, None)
+        parts = [
+            limit
+            for key, bounds in self.slices.items()
+            for part in _matching(key, slices)
+            for limit in _present(bounds.get("kl_nats"), None, bounds.get("accuracy_drop"), part)
+        ]
+        return [*whole, *parts]
 
-    def _judge_layer(self, measurement: Measurement) -> Judgement | None:
-        if self.first_layer is None:
-            return None
-        missing = float(self.first_layer - measurement.layer)
-        text = f"layer {measurement.layer} < {self.first_layer}"
-        return Judgement("first_layer", 0.0, missing, missing, missing, text)
+    def cap_nats(self, limit: QualityLimit) -> float:
+        """Return c of E[min(KL, c)] and P(KL > c) for a limit on KL."""
+        if self.kl_cap_nats is not None:
+            return self.kl_cap_nats
+        mean = limit.bound if limit.quantity == "kl" else self.kl_nats
+        return CAP_PER_LIMIT * (mean or 0.0) or 1.0
 
-    def _judge_kl(self, samples: pd.DataFrame) -> Judgement | None:
-        if self.kl_nats is None:
-            return None
-        calibration = samples[samples["split"] == "calibration"].sort_values("position")
-        used = calibration if self.kl_samples is None else calibration.head(self.kl_samples)
-        values = used[KL_COLUMNS[self.kl_position, self.kl_direction]].to_numpy(dtype=float)
-        low, high = bootstrap_interval(values, used["cluster"])
-        mean = float(values.mean())
-        text = f"kl_nats {mean:.3g} > {self.kl_nats:g}"
-        return Judgement("kl_nats", self.kl_nats, mean, low, high, text)
 
-    def _judge_accuracy(self, measurement: Measurement) -> Judgement | None:
-        if self.accuracy_drop is None:
-            return None
-        drop, low, high = (
-            float(value)  # type: ignore[arg-type]
-            for value in (measurement.accuracy_drop, measurement.accuracy_drop_low, measurement.accuracy_drop_high)
-        )
-        text = f"accuracy_drop {drop:.3g} > {self.accuracy_drop:g}"
-        return Judgement("accuracy_drop", self.accuracy_drop, drop, low, high, text)
+def _present(
+    kl: float | None, tail: float | None, drop: float | None, part: tuple[str, str] | None
+) -> Iterable[QualityLimit]:
+    suffix = "" if part is None else f"[{part[0]}={part[1]}]"
+    if kl is not None:
+        yield QualityLimit(f"kl_nats{suffix}", "kl", kl, part)
+        if tail is not None:
+            yield QualityLimit(f"kl_tail{suffix}", "tail", tail, part)
+    if drop is not None:
+        yield QualityLimit(f"accuracy_drop{suffix}", "drop", drop, part)
+
+
+def _matching(key: str, slices: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    found = [part for part in slices if key in (part[0], "=".join(part))]
+    if not found:
+        raise unknown_name("slice", key, {name for part in slices for name in (part[0], "=".join(part))})
+    return found
 
 
 def limits_for_task(asked: Mapping[str, Any], defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> Limits:
@@ -83,9 +119,6 @@ def limits_for_task(asked: Mapping[str, Any], defaults: Mapping[str, Any], overr
 
     The text `task` in `asked` stands for "the task's default".
     """
-    names: Iterable[str] = Limits.__dataclass_fields__
-    values: dict[str, Any] = {}
-    for name in names:
-        value = overrides.get(name, asked.get(name))
-        values[name] = defaults.get(name) if value == "task" else value
+    values: dict[str, Any] = {name: overrides.get(name, asked.get(name)) for name in {*asked, *overrides}}
+    values |= {name: defaults.get(name) for name, value in values.items() if value == "task"}
     return Limits(**values)

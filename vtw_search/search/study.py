@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import pandas as pd
+
 from vtw_search.engine import BatchEvaluator, CandidateError, batches, out_of_memory_is_a_failure
 from vtw_search.errors import ModelError
 from vtw_search.evaluation.model import LoadedModel
@@ -18,6 +20,7 @@ from vtw_search.search.aggregate import holdout_numbers, measurement_of
 from vtw_search.search.profile import Profiler, profile_columns
 
 SEARCH_SPLITS = ("calibration", "selection")
+CONFIRMATION = ("confirmation",)
 HOLDOUT = ("holdout",)
 
 
@@ -135,15 +138,21 @@ class Study:
         except CandidateError as error:
             return Measurement(task=row.task, policy=row.policy, layer=row.layer, failure=f"{error} while timed")
 
-    def holdout_is_known(self, policy: Policy) -> bool:
-        """Whether the holdout was measured for this policy already, so that it need not be looked at."""
-        frame = self.store(HOLDOUT).samples()
+    def is_known(self, split: str, policies: Sequence[Policy]) -> bool:
+        """Whether a split was measured for these policies already, so that it need not be looked at."""
+        frame = self.store((split,)).samples()
         known = set(zip(frame["policy"], frame["sample"], strict=True))
         return all(
             (each.digest(), sample.id) in known
-            for each in (Policy.keep_all(), policy)
-            for sample in self.splits["holdout"]
+            for each in (Policy.keep_all(), *policies)
+            for sample in self.splits[split]
         )
+
+    def measure_confirmation(self, policies: Sequence[Policy]) -> pd.DataFrame:
+        """Measure policies, and keep-all beside them, on the confirmation split; returns its sample records."""
+        store = self.store(CONFIRMATION)
+        self._score(store, "confirmation", list(dict.fromkeys([Policy.keep_all(), *policies])))
+        return store.samples()
 
     def measure_holdout(self, policy: Policy) -> dict[str, Any]:
         """Measure one policy, and keep-all beside it, on the holdout; returns its numbers."""

@@ -66,7 +66,18 @@ def search_content(
 def _summary(result: StudyResult) -> dict[str, float]:
     chosen = numbers(dict(result.chosen.measurement))
     held_out = {f"holdout.{name}": value for name, value in numbers(result.holdout).items()}
-    return {name: chosen[name] for name in _SUMMARY if name in chosen} | held_out
+    noise = {f"noise_floor.{name}": value for name, value in numbers(result.noise).items()}
+    return {name: chosen[name] for name in _SUMMARY if name in chosen} | _tested(result) | held_out | noise
+
+
+def _tested(result: StudyResult) -> dict[str, float]:
+    """Return the upper bounds that the chosen policy was confirmed by, and the size of that test."""
+    if result.confirmation is None:
+        return {}
+    shown = result.confirmation.as_dict()
+    bounds = {f"confirmation.{limit}_upper": float(test["upper"]) for limit, test in shown["tests"].items()}
+    sizes = {f"confirmation.{name}": float(shown[name]) for name in ("level", "samples", "images")}
+    return bounds | sizes | {"confirmation.confirmed": float(result.confirmation.winner is not None)}
 
 
 def study_content(label: SearchLabel, result: StudyResult, shown: int, status: str) -> RunContent:

@@ -32,7 +32,19 @@ def study_note(result: StudyResult, shown: int) -> str:
     limits = ", ".join(f"`{name}` {value}" for name, value in flatten(result.limits)) or "none"
     rows = [row for row in result.rows if row.chosen or row.on_front or row.measurement.policy.is_keep_all]
     table = _table(_COLUMNS, [_numbers(row) for row in rows[:_MOST_ROWS]])
-    return "\n\n".join((f"**{result.verdict}**", table, f"Limits: {limits}", _count(shown, len(result.rows))))
+    parts = [f"**{result.verdict}**", table, *_tests(result), f"Limits: {limits}", _count(shown, len(result.rows))]
+    return "\n\n".join(parts)
+
+
+def _tests(result: StudyResult) -> list[str]:
+    """Return the tests of the finalists as a table; nothing if none was asked for."""
+    tested = result.confirmation
+    if tested is None:
+        return []
+    rows = [(each.policy.label(), each.outcome) for each in tested.finalists]
+    rows += [(label, "not tested, after a failure") for label in tested.untested]
+    head = f"tested with {tested.level:.0%} confidence on {tested.images} images"
+    return [_table(("finalist", head), rows)]
 
 
 def _count(shown: int, total: int) -> str:

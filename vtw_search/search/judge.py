@@ -1,0 +1,107 @@
+"""What limits say of the point estimates of a measurement. Pure functions of rows."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from vtw_search.errors import ConfigError, EvidenceError, unknown_name
+from vtw_search.evaluation.statistics import Interval, bootstrap_interval, mean_interval, paired_difference_interval
+from vtw_search.records import Measurement
+from vtw_search.results import Judgement
+from vtw_search.search.evidence import Evidence, evidence_of
+from vtw_search.search.limits import Limits, QualityLimit
+
+# Columns of a measurement that are costs, so that a limit on them makes sense: told by the unit in their name.
+_UNITS = ("macs", "latency", "bytes", "tokens")
+COSTS = tuple(name for name in Measurement.model_fields if any(unit in name for unit in _UNITS))
+
+
+def judge(
+    limits: Limits, measurement: Measurement, samples: pd.DataFrame, reference: pd.DataFrame
+) -> tuple[Judgement, ...]:
+    """Judge one measurement; a measurement that failed is judged by nothing.
+
+    Args:
+        limits: what is asked for.
+        measurement: of one policy.
+        samples, reference: the sample records of that policy and of keep-all, on calibration and selection.
+
+    Raises:
+        EvidenceError: a value is missing or not a number.
+        ConfigError: a cost is limited that was not measured.
+    """
+    if measurement.failure is not None:
+        return ()
+    evidence = evidence_of(samples, reference, limits, "calibration", "selection", binary=False)
+    quality = (_judge_quality(limit, limits, evidence) for limit in limits.quality(evidence.slices()))
+    return (*_judge_layer(limits, measurement), *quality, *judge_costs(limits, measurement))
+
+
+def _judge_layer(limits: Limits, measurement: Measurement) -> list[Judgement]:
+    if limits.first_layer is None:
+        return []
+    missing = float(limits.first_layer - measurement.layer)
+    text = f"layer {measurement.layer} < {limits.first_layer}"
+    return [Judgement("first_layer", 0.0, missing, missing, missing, text)]
+
+
+def _judge_quality(limit: QualityLimit, limits: Limits, evidence: Evidence) -> Judgement:
+    value, (low, high) = _estimate(limit, limits, evidence.of_slice(limit.slice_))
+    return Judgement(limit.name, limit.bound, value, low, high, f"{limit.name} {value:.3g} > {limit.bound:g}")
+
+
+def _estimate(limit: QualityLimit, limits: Limits, evidence: Evidence) -> tuple[float, Interval]:
+    rows = evidence.drops if limit.quantity == "drop" else evidence.kl
+    values, clusters = rows["value"].to_numpy(dtype=float), rows["cluster"].tolist()
+    if not len(values) or pd.isna(values).any():
+        remedy = "a limit is never judged on what was not measured; use more samples"
+        raise EvidenceError(f"{limit.name} must have values on the search's samples", value=len(values), remedy=remedy)
+    if limit.quantity == "drop":
+        return float(values.mean()), paired_difference_interval(values.tolist(), clusters)
+    if limit.quantity == "kl":
+        return float(values.mean()), bootstrap_interval(values.tolist(), clusters)
+    over = (values > limits.cap_nats(limit)).astype(float)
+    return float(over.mean()), mean_interval(over.tolist(), clusters)
+
+
+def judge_costs(limits: Limits, measurement: Measurement) -> list[Judgement]:
+    """Judge the limits on time and work, which are judged on what was measured once.
+
+    Raises:
+        ConfigError: a cost is limited that was not measured, or is none.
+    """
+    return [_judge_cost(name, bound, measurement) for name, bound in limits.at_most.items()]
+
+
+def check_costs(limits: Limits, timed: bool) -> None:
+    """Check the names in `limits.at_most` before anything is measured.
+
+    Raises:
+        UnknownNameError: there is no such cost.
+        ConfigError: it is a time, and nothing will be timed.
+    """
+    for name in limits.at_most:
+        if name not in COSTS:
+            raise unknown_name("cost in limits.at_most", name, COSTS)
+        if "latency" in name and not timed:
+            raise ConfigError(f"a limit on {name} needs timed prefills", value="0 repeats", remedy="use profile=time")
+
+
+def _judge_cost(name: str, bound: float, measurement: Measurement) -> Judgement:
+    value = cost(name, measurement)
+    return Judgement(name, bound, value, value, value, f"{name} {value:.4g} > {bound:g}")
+
+
+def cost(name: str, measurement: Measurement) -> float:
+    """Return a cost of a measurement.
+
+    Raises:
+        UnknownNameError: there is no such cost.
+        ConfigError: it was not measured.
+    """
+    if name not in COSTS:
+        raise unknown_name("cost", name, COSTS)
+    value = getattr(measurement, name)
+    if value is None:
+        raise ConfigError(f"{name} was not measured", value=measurement.policy.label(), remedy="use profile=time")
+    return float(value)

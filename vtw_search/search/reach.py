@@ -1,0 +1,85 @@
+"""What the samples at hand can certify, said before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vtw_search.errors import ConfigError
+from vtw_search.evaluation.certify import Certifiable, certifiable_mean, certifiable_share
+from vtw_search.evaluation.metrics import BINARY_METRICS
+from vtw_search.evaluation.paired import is_exact
+from vtw_search.evaluation.tasks import Sample
+from vtw_search.search.judge import check_costs
+from vtw_search.search.limits import Limits, QualityLimit
+from vtw_search.search.objective import objective_of
+
+
+def check_names(limits: Limits, samples: Sequence[Sample], timed: bool) -> None:
+    """Check every name in the limits before anything is measured.
+
+    Raises:
+        UnknownNameError: a slice, a cost or a column does not exist.
+        ConfigError: a time is limited, and nothing will be timed.
+    """
+    objective_of(limits.prefer, limits.weights)
+    check_costs(limits, timed)
+    limits.quality(_slices(samples))
+
+
+def _slices(samples: Sequence[Sample]) -> list[tuple[str, str]]:
+    return sorted({pair for sample in samples for pair in sample.slices.items()})
+
+
+def is_binary(samples: Sequence[Sample]) -> bool:
+    """Whether every sample is scored 0 or 1."""
+    return all(sample.metric in BINARY_METRICS for sample in samples)
+
+
+def reach(limits: Limits, samples: Sequence[Sample], level: float) -> list[Certifiable]:
+    """Return the best case of every quality limit on these samples of the confirmation split.
+
+    Raises:
+        UnknownNameError: a slice is limited that does not occur in them.
+    """
+    return [_best_case(limit, limits, samples, level) for limit in limits.quality(_slices(samples))]
+
+
+def _best_case(limit: QualityLimit, limits: Limits, samples: Sequence[Sample], level: float) -> Certifiable:
+    part = [sample for sample in samples if limit.slice_ is None or limit.slice_ in sample.slices.items()]
+    clusters = [sample.cluster for sample in part]
+    images = len(set(clusters))
+    if limit.quantity == "kl":
+        return certifiable_mean(limit.name, limit.bound, images, level, 0.0, 0.0, limits.cap_nats(limit))
+    if limit.quantity == "tail" or is_exact(clusters, is_binary(samples)):
+        return certifiable_share(limit.name, limit.bound, images, level)
+    return certifiable_mean(limit.name, limit.bound, images, level, 0.0, -1.0, 1.0)
+
+
+def check_reach(found: Mapping[str, Sequence[Certifiable]], level: float) -> None:
+    """Refuse limits that no candidate could be confirmed under.
+
+    Args:
+        found: per task, what `reach` returned.
+        level: confidence.
+
+    Raises:
+        ConfigError: names them all, with the number of images that they need.
+    """
+    missed = [f"{task}: {each.text}" for task, cases in found.items() for each in cases if not each.in_reach]
+    if missed:
+        remedy = (
+            "raise samples.confirmation or bring more images, loosen the limit, or set limits.confidence=null to "
+            "choose by point estimates alone"
+        )
+        raise ConfigError(
+            f"limits must be within reach of {level:.0%} confidence", value="; ".join(missed), remedy=remedy
+        )
+
+
+def reach_text(found: Mapping[str, Sequence[Certifiable]], level: float) -> str:
+    """Return the plain statement of what can be certified, one line per task."""
+    lines = []
+    for task, cases in found.items():
+        best = ", ".join(f"{each.limit} down to {each.smallest:.2g} ({each.asked:g} asked)" for each in cases)
+        lines.append(f"{task}: {cases[0].images if cases else 0} images certify at best {best or 'nothing: no limit'}")
+    return f"with {level:.0%} confidence\n  " + "\n  ".join(lines)
