@@ -26,7 +26,7 @@ KL_COLUMNS = {
 }
 
 # Raised when columns, metrics or their meaning change; part of every identity, so that old records are left alone.
-RECORDS_VERSION = 1
+RECORDS_VERSION = 2
 OUT_OF_MEMORY = "out of memory"
 
 
@@ -44,6 +44,7 @@ class SampleRecord:
         agreement: the greedy answers are the same tokens.
         answer, score: the candidate's greedy answer, and its metric in [0, 1].
         failure: why there are no numbers, or None.
+        visual_left: JSON list of how many visual tokens each stage left.
     """
 
     policy: str
@@ -63,6 +64,7 @@ class SampleRecord:
     answer: str | None
     score: float | None
     failure: str | None = None
+    visual_left: str | None = None
 
 
 class Measurement(BaseModel):

@@ -1,5 +1,6 @@
 """From samples and candidates to sample records."""
 
+from vtw_search.engine.evaluator import OnePassEvaluator
 from vtw_search.engine.one_by_one import (
     BatchEvaluator,
     CandidateError,
@@ -8,4 +9,11 @@ from vtw_search.engine.one_by_one import (
     out_of_memory_is_a_failure,
 )
 
-__all__ = ["BatchEvaluator", "CandidateError", "batches", "check_images", "out_of_memory_is_a_failure"]
+__all__ = [
+    "BatchEvaluator",
+    "CandidateError",
+    "OnePassEvaluator",
+    "batches",
+    "check_images",
+    "out_of_memory_is_a_failure",
+]

@@ -94,15 +94,16 @@ class BatchEvaluator:
     def records(self, policy: Policy) -> list[SampleRecord]:
         """Evaluate one candidate; if it fails, every record says why."""
         try:
-            with out_of_memory_is_a_failure(), apply_policy(self.loaded.model, policy):
+            with out_of_memory_is_a_failure(), apply_policy(self.loaded.model, policy) as active:
                 logits, choices = self._follow_reference()
+                left = visual_left(active.visual_left, len(self.samples))
                 agreement = self._agreement(choices)
                 texts = self._own_answers(agreement)
-                divergences = self._divergences(logits)
+                divergences = self._divergences(logits, self.reference.logits)
         except CandidateError as error:
-            return [self._failed(policy, sample, row, str(error)) for row, sample in enumerate(self.samples)]
+            return self._all_failed(policy, str(error))
         return [
-            self._record(policy, row, divergences[row], bool(agreement[row]), texts[row])
+            self._record(policy, row, divergences[row], bool(agreement[row]), texts[row], left[row])
             for row in range(len(self.samples))
         ]
 
@@ -161,11 +162,11 @@ class BatchEvaluator:
                 texts[row] = text
         return texts
 
-    def _divergences(self, logits: torch.Tensor) -> list[dict[str, Any]]:
-        """Return the KL columns of every sample."""
+    def _divergences(self, logits: torch.Tensor, reference: torch.Tensor) -> list[dict[str, Any]]:
+        """Return the KL columns of every sample, for (B, N, V) logits."""
         weight = self._answered().float()
         columns = {}
-        for suffix, pair in (("", (self.reference.logits, logits)), ("_reverse", (logits, self.reference.logits))):
+        for suffix, pair in (("", (reference, logits)), ("_reverse", (logits, reference))):
             tokens = kl_divergence(*pair)
             total = torch.where(weight > 0, tokens, 0.0).sum(dim=1)
             columns[f"kl_answer{suffix}_nats"] = total / weight.sum(dim=1)
@@ -174,12 +175,18 @@ class BatchEvaluator:
         rows = zip(*(column.tolist() for column in columns.values()), strict=True)
         return [dict(zip(columns, row, strict=True)) for row in rows]
 
-    def _record(self, policy: Policy, row: int, divergence: dict[str, Any], agreement: bool, text: str) -> SampleRecord:
+    def _record(
+        self, policy: Policy, row: int, divergence: dict[str, Any], agreement: bool, text: str, left: list[int]
+    ) -> SampleRecord:
         sample = self.samples[row]
         score = find_metric(sample.metric)(text, sample.answers)
         return SampleRecord(
-            **self._key(policy, sample, row), **divergence, agreement=agreement, answer=text, score=score
-        )
+            **self._key(policy, sample, row), **divergence, agreement=agreement, answer=text, score=score,
+            visual_left=json.dumps(left),
+        )  # fmt: skip
+
+    def _all_failed(self, policy: Policy, reason: str) -> list[SampleRecord]:
+        return [self._failed(policy, sample, row, reason) for row, sample in enumerate(self.samples)]
 
     def _failed(self, policy: Policy, sample: Sample, row: int, reason: str) -> SampleRecord:
         missing: dict[str, Any] = dict.fromkeys(
@@ -199,6 +206,11 @@ class BatchEvaluator:
             "slices": json.dumps(dict(sample.slices), sort_keys=True),
             "answer_tokens": int(self.reference.lengths[row]),
         }
+
+
+def visual_left(stages: Sequence[torch.Tensor], rows: int) -> list[list[int]]:
+    """Return, per row, how many visual tokens are left after each stage, from one (B,) tensor per stage."""
+    return torch.stack(list(stages), dim=1).tolist() if stages else [[] for _ in range(rows)]
 
 
 def check_images(samples: Iterable[Sample]) -> None:

@@ -31,14 +31,14 @@ def knee(scores: torch.Tensor) -> int:
     """Return how many scores stand before the knee of the sorted curve: its largest distance below its chord.
 
     Args:
-        scores: (N,) in falling order. A flat curve has no knee, and every score stays.
+        scores: (N,) in falling order. A curve that nowhere falls below its chord has no knee, and every score stays.
     """
     span = float(scores[0] - scores[-1])
     if len(scores) < 3 or span <= 0:
         return len(scores)
     place = torch.linspace(0, 1, len(scores), dtype=torch.float64, device=scores.device)
     below = 1 - place - (scores.double() - scores[-1].double()) / span
-    return int(below.argmax())
+    return int(below.argmax()) or len(scores)
 
 
 def second_difference(scores: torch.Tensor) -> int:
@@ -46,7 +46,8 @@ def second_difference(scores: torch.Tensor) -> int:
     if len(scores) < 3 or float(scores[0] - scores[-1]) <= 0:
         return len(scores)
     values = scores.double()
-    return 1 + int((values[:-2] - 2 * values[1:-1] + values[2:]).argmax())
+    bends = values[:-2] - 2 * values[1:-1] + values[2:]
+    return 1 + int(bends.argmax()) if float(bends.max()) > 0 else len(scores)
 
 
 def lof(scores: torch.Tensor) -> int:

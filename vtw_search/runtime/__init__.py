@@ -2,6 +2,7 @@
 
 from vtw_search.runtime.apply import ActivePolicy, apply_policy, check_policy, run_under_policy, unwrapped
 from vtw_search.runtime.certificates import accept_certificate, make_certificate, require_certificate
+from vtw_search.runtime.readiness import make_ready
 
 __all__ = [
     "ActivePolicy",
@@ -9,6 +10,7 @@ __all__ = [
     "apply_policy",
     "check_policy",
     "make_certificate",
+    "make_ready",
     "require_certificate",
     "run_under_policy",
     "unwrapped",

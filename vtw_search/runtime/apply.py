@@ -74,6 +74,11 @@ class ActivePolicy:
         """
         self._removal.mark_visual(visual)
 
+    @property
+    def visual_left(self) -> tuple[torch.Tensor, ...]:
+        """Per stage, (B,) how many visual tokens it left in the calling thread's last prefill; empty for keep-all."""
+        return self._removal.visual_left
+
     def _checked(self, policy: Policy) -> Policy:
         make_ready(policy, self.facts)
         return policy

@@ -43,6 +43,7 @@ class _PerThread(threading.local):
         self.visual: torch.Tensor | None = None
         self.tower = TowerReader()
         self.uncached = _Uncached()
+        self.left: tuple[torch.Tensor, ...] = ()
 
 
 class _Uncached:
@@ -95,6 +96,11 @@ class TokenRemoval:
         check_mark(visual)
         self.thread.visual = visual
 
+    @property
+    def visual_left(self) -> tuple[torch.Tensor, ...]:
+        """Per stage, (B,) how many visual tokens it left in the calling thread's last prefill."""
+        return self.thread.left
+
     def _before_tower(self, *_: Any) -> None:
         assert self.tower is not None
         needs = VisionNeeds()
@@ -112,6 +118,7 @@ class TokenRemoval:
         marked, self.thread.visual = self.thread.visual, None
         stages, store = self.current(), kwargs.get(self.arguments.cache)
         if not stages:
+            self.thread.left = ()
             if store is not None:
                 recall(store, (), 0)
             self.thread.forward = Forward()
@@ -167,6 +174,8 @@ class TokenRemoval:
         forward, self.thread.forward = self.thread.forward, None
         if forward is not None:
             forward.close()
+            if forward.present is not None:
+                self.thread.left = tuple(present.visual.sum(dim=1) for present in forward.present[1:])
             # A call that raised has no output; its cache stays marked as half-updated.
             if output is not None and forward.noted is not None:
                 call_is_through(forward.noted)

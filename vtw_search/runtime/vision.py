@@ -92,33 +92,23 @@ class PlacedVision:
         """Number of layers of the tower."""
         return self.notes.tower.layers
 
-    def cls_attention(self, layer: int) -> torch.Tensor:
+    def cls_attention(self, layer: int, by_row: bool = False) -> torch.Tensor:
         """Return the attention of the class token in one layer."""
-        return self._placed(self.notes.cls[layer])
+        return self._placed(self._by_row(self.notes.cls[layer]) if by_row else self.notes.cls[layer])
 
-    def received_attention(self, layer: int) -> torch.Tensor:
+    def received_attention(self, layer: int, by_row: bool = False) -> torch.Tensor:
         """Return the attention that each patch receives in one layer."""
-        return self._placed(self.notes.received[layer])
+        return self._placed(self._by_row(self.notes.received[layer]) if by_row else self.notes.received[layer])
 
     def cls_similarity(self) -> torch.Tensor:
         """Return the similarity to the class token."""
         assert self.notes.similarity is not None
         return self._placed(self.notes.similarity)
 
-    def row_mean(self, scores: torch.Tensor) -> torch.Tensor:
-        """Give each token the mean score of its row of the grid; the whole grid must still be there.
-
-        Raises:
-            RuntimeUseError: tokens have left before, so that rows are not whole.
-        """
-        if self.index is not None:
-            remedy = "use layout=rank, or put the stage before the others"
-            raise RuntimeUseError("layout=row needs the whole grid", remedy=remedy)
-        columns = self.notes.tower.grid.columns
-        values = scores[self.visual].view(-1, columns)
-        placed = torch.zeros_like(scores)
-        placed[self.visual] = values.mean(dim=1, keepdim=True).expand_as(values).flatten()
-        return placed
+    def _by_row(self, scores: torch.Tensor) -> torch.Tensor:
+        grid = self.notes.tower.grid
+        rows = scores.reshape(-1, grid.rows, grid.columns)
+        return rows.mean(dim=2, keepdim=True).expand_as(rows).flatten(1)
 
     def _placed(self, scores: torch.Tensor) -> torch.Tensor:
         values = scores.flatten()

@@ -26,17 +26,14 @@ class Attention(Protocol):
 class Vision(Protocol):
     """What the vision tower computed for the visual tokens at hand, as (B, T) scores; zero at all other tokens."""
 
-    def cls_attention(self, layer: int) -> torch.Tensor:
-        """Attention of the class token on each patch in one layer, mean over heads."""
+    def cls_attention(self, layer: int, by_row: bool = False) -> torch.Tensor:
+        """Attention of the class token on each patch in one layer, mean over heads; `by_row`, its row's mean."""
 
-    def received_attention(self, layer: int) -> torch.Tensor:
+    def received_attention(self, layer: int, by_row: bool = False) -> torch.Tensor:
         """Attention that each patch receives from all patches in one layer, mean over heads, sum over queries."""
 
     def cls_similarity(self) -> torch.Tensor:
         """Cosine similarity of each patch to the class token, where the projector takes its features."""
-
-    def row_mean(self, scores: torch.Tensor) -> torch.Tensor:
-        """Give each token the mean score of its row of the patch grid."""
 
     @property
     def layers(self) -> int:

@@ -53,8 +53,8 @@ class VisionReceived(PlainScorer):
         vision = view.vision
         assert vision is not None
         layer = options["layer"] % vision.layers
-        scores = vision.cls_attention(layer) if options["source"] == "cls" else vision.received_attention(layer)
-        return vision.row_mean(scores) if options["layout"] == "row" else scores
+        read = vision.cls_attention if options["source"] == "cls" else vision.received_attention
+        return read(layer, by_row=options["layout"] == "row")
 
     def vision_needs(self, layers: int, options: Mapping[str, Any]) -> VisionNeeds:
         """Return the attention of one layer."""

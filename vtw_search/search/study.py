@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 
-from vtw_search.engine import BatchEvaluator, CandidateError, batches, out_of_memory_is_a_failure
+from vtw_search.engine import CandidateError, OnePassEvaluator, batches, out_of_memory_is_a_failure
 from vtw_search.errors import ModelError
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.splits import Splits
 from vtw_search.operators import OPERATORS
 from vtw_search.policies import Policy
 from vtw_search.records import OUT_OF_MEMORY, Measurement, RecordStore, SampleRecord
+from vtw_search.scorers import SCORERS
 from vtw_search.search.aggregate import holdout_numbers, measurement_of
 from vtw_search.search.profile import Profiler, profile_columns
 
 SEARCH_SPLITS = ("calibration", "selection")
 CONFIRMATION = ("confirmation",)
 HOLDOUT = ("holdout",)
+# Candidates of one pass. More would save no more: the reference is a small part of the work by then.
+MOST_AT_ONCE = 128
 
 
 class Progress(Protocol):
@@ -68,6 +71,7 @@ class Study:
             "max_new_tokens": self.settings.max_new_tokens,
             "batch_size": self.settings.batch_size,
             "operators": {name: operator.scoring_version for name, operator in OPERATORS.items()},
+            "scorers": {name: scorer.scoring_version for name, scorer in SCORERS.items()},
             "samples": {split: self.splits.digest(split) for split in splits},
         }
 
@@ -102,15 +106,15 @@ class Study:
             self.progress.advance((len(missing) - len(alive)) * len(batch))
             if not alive:
                 continue
-            evaluator = BatchEvaluator(self.loaded, batch, split, start, self.settings.max_new_tokens)
+            evaluator = OnePassEvaluator(self.loaded, batch, split, start, self.settings.max_new_tokens)
             records = []
-            for policy in alive:
-                found = evaluator.records(policy)
-                if policy.is_keep_all:
-                    _require_success(found)
-                failed |= {record.policy for record in found if record.failure is not None}
-                records += found
-                self.progress.advance(len(batch))
+            for policies in _portions(alive):
+                for policy, found in evaluator.records_of(policies).items():
+                    if policy.is_keep_all:
+                        _require_success(found)
+                    failed |= {record.policy for record in found if record.failure is not None}
+                    records += found
+                    self.progress.advance(len(batch))
             store.add_samples(records)
 
     def _profile(self, store: RecordStore, candidates: Sequence[Policy]) -> None:
@@ -159,6 +163,12 @@ class Study:
         store = self.store(HOLDOUT)
         self._score(store, "holdout", list(dict.fromkeys([Policy.keep_all(), policy])))
         return holdout_numbers(store.samples(), policy)
+
+
+def _portions(policies: Sequence[Policy]) -> Iterator[Sequence[Policy]]:
+    """Yield the candidates of one pass at a time, so that progress can be seen; keep-all is in the first."""
+    for start in range(0, len(policies), MOST_AT_ONCE):
+        yield policies[start : start + MOST_AT_ONCE]
 
 
 def _require_success(records: Sequence[SampleRecord]) -> None:
