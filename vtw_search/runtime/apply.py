@@ -16,7 +16,7 @@ from vtw_search.errors import PolicyError, PolicyFileError, RuntimeUseError
 from vtw_search.facts import ModelFacts
 from vtw_search.operators import find_operator
 from vtw_search.policies import Policy, PolicySet
-from vtw_search.runtime.certificates import accept_certificate, require_certificate
+from vtw_search.runtime.certificates import require_certificate
 from vtw_search.runtime.removal import Removal, TokenRemoval
 
 SUPPORTED_ATTENTION = ("eager", "sdpa")
@@ -106,10 +106,8 @@ def apply_policy(model: nn.Module, policies: Policy | PolicySet, task: str | Non
     adapter = find_adapter(model)
     if isinstance(policies, PolicySet):
         _check_model(policies, adapter.facts(model))
-        if policies.certificate is not None:
-            accept_certificate(model, policies.certificate)
     if adapter.needs_certificate:
-        require_certificate(model)
+        require_certificate(model, policies.certificate if isinstance(policies, PolicySet) else None)
     with run_under_policy(model, adapter, policies, task) as active:
         yield active
 
