@@ -11,7 +11,6 @@ import yaml
 from rich.console import Console
 
 from vtw_search.config import SearchConfig, TaskSettings
-from vtw_search.conformance import certify
 from vtw_search.engine import check_images
 from vtw_search.errors import ConfigError
 from vtw_search.evaluation.certify import Certifiable
@@ -19,14 +18,14 @@ from vtw_search.evaluation.model import LoadedModel, load_model
 from vtw_search.evaluation.splits import SPLITS, Splits, make_splits
 from vtw_search.evaluation.tasks import load_pools
 from vtw_search.files import write_text_atomically
-from vtw_search.policies import Certificate, Policy, PolicySet, save_policy
+from vtw_search.policies import Policy, PolicySet, save_policy
 from vtw_search.progress import WorkProgress
 from vtw_search.provenance import command_line, provenance
 from vtw_search.records import export_records
 from vtw_search.report import show_studies, write_report
 from vtw_search.results import StudyResult
-from vtw_search.runtime import accept_certificate, require_certificate
 from vtw_search.search.answer import choose, confirmed, judged_rows, keep_all_instead, require_affordable
+from vtw_search.search.certificate import model_certificate
 from vtw_search.search.examination import Examination
 from vtw_search.search.export import policy_set
 from vtw_search.search.ledger import HoldoutLedger
@@ -79,7 +78,7 @@ def run_search(config: SearchConfig, console: Console | None = None) -> SearchRe
     candidates = withdrawal_candidates(loaded.facts, config.space.first_layer, config.space.last_layer)
     tracker = _make_tracker(config, folder, console)
     _save_config(config, folder)
-    certificate = _certificate(loaded, folder, console)
+    certificate = model_certificate(loaded, folder, lambda text: console.print(text, highlight=False))
     console.print(f"search [bold]{config.search_name}[/] in {folder}", highlight=False)
     console.print(_sample_counts(splits), highlight=False)
     tracker.start(config.model_dump(mode="json"), command_line())
@@ -158,25 +157,6 @@ def _load_model(config: SearchConfig, dtype: str | None = None) -> LoadedModel:
     return load_model(
         model.path, revision=model.revision, device=model.device, dtype=dtype or model.dtype, attention=model.attention
     )
-
-
-def _certificate(loaded: LoadedModel, folder: Path, console: Console) -> Certificate | None:
-    """Return the model's certificate, from the search's folder or made now; None where the family needs none.
-
-    Raises:
-        ModelError: the conformance check failed.
-    """
-    if not loaded.adapter.needs_certificate:
-        return None
-    path = folder / "certificate.json"
-    if path.exists():
-        accept_certificate(loaded.model, Certificate.model_validate_json(path.read_text()))
-    else:
-        family = loaded.facts.fingerprint.type
-        console.print(f"no adapter was written for {family}: checking the runtime on this model", highlight=False)
-        write_text_atomically(path, certify(loaded.model, loaded.processor).model_dump_json(indent=2) + "\n")
-    require_certificate(loaded.model)
-    return Certificate.model_validate_json(path.read_text())
 
 
 def _limits(config: SearchConfig, name: str) -> Limits:

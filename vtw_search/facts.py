@@ -89,6 +89,11 @@ class ModelFacts:
     vision_layers: int = 0
     missing: Mapping[str, Missing] = field(default_factory=dict, hash=False)
 
+    @property
+    def possible_layers(self) -> list[int]:
+        """Every K at which visual tokens may leave with layers behind it."""
+        return [layer for layer in range(self.num_layers) if self.supports(layer)]
+
     def supports(self, layer: int) -> bool:
         """Tell whether visual tokens may leave at the input of decoder layer `layer`."""
         return self.first_layer <= layer <= self.last_layer or layer == self.num_layers

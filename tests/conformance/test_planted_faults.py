@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.cache_utils import DynamicLayer
 
 from experiments.model_coverage.families import find
 from experiments.model_coverage.probes import family_probes
-from vtw_search.adapters import Adapter
+from vtw_search.adapters import Adapter, LayerCache, layer_caches
 from vtw_search.adapters.base import IMAGE, VIDEO
 from vtw_search.adapters.glm4v import Glm4vAdapter
-from vtw_search.conformance import Report, check_model
+from vtw_search.conformance import Report, cache_size, check_model
 from vtw_search.conformance.bench import WORDS
 from vtw_search.runtime import apply, removal, stages
 from vtw_search.runtime.masking import masked_from
@@ -177,3 +178,29 @@ def test_a_later_turn_that_sees_one_key_too_few(name: str, monkeypatch: pytest.M
 
     monkeypatch.setattr(removal, "crop_mask", without_the_first_key)
     assert failed(report_on(name)) == {"3"}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_cache_of_more_bytes_than_the_closed_form(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_values(config: Any) -> list[LayerCache]:
+        return [replace(shape, width=shape.width // 2) for shape in layer_caches(config)]
+
+    monkeypatch.setattr(cache_size, "layer_caches", without_values)
+    report = report_on(name)
+    assert failed(report) == {"3"}
+    assert "bytes at K = 3" in str(report.problem)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_released_entries_that_stay_in_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = DynamicLayer.update
+
+    def update(self: Any, keys: torch.Tensor, values: torch.Tensor, *rest: Any, **named: Any) -> Any:
+        result = stored(self, keys, values, *rest, **named)
+        self.keys = torch.cat([self.keys, self.keys], dim=-2)[..., : self.keys.shape[-2], :]
+        return result
+
+    monkeypatch.setattr(DynamicLayer, "update", update)
+    report = report_on(name)
+    assert failed(report) == {"3"}
+    assert "in memory" in str(report.problem)

@@ -42,6 +42,14 @@ def test_parts_on_the_meta_device_and_calls_on_the_loaded_model_agree(
     assert called.vision == parts.vision + parts.projector
 
 
+def test_counts_for_other_lengths_than_the_layers_receive_are_refused(loaded: LoadedModel, profiler: Profiler) -> None:
+    policy = Policy.withdraw(layer=4)
+    tokens = profiler.tokens_per_layer(policy)
+    tokens[7] += 1
+    with pytest.raises(AssertionError, match=f"layer 7 got {tokens[6]} tokens, not {tokens[7]}"):
+        TracedCounter(loaded, profiler.inputs).count(policy, tokens)
+
+
 def test_the_tokens_per_layer_are_what_the_layers_receive(loaded: LoadedModel, profiler: Profiler) -> None:
     policy, received = Policy.withdraw(layer=5), []
     layers = loaded.model.model.language_model.layers

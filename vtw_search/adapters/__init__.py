@@ -22,7 +22,14 @@ from vtw_search.adapters.mistral3 import Mistral3Adapter
 from vtw_search.adapters.paligemma import PaliGemmaAdapter
 from vtw_search.adapters.qwen2_vl import Qwen2_5_VLAdapter, Qwen2VLAdapter
 from vtw_search.adapters.qwen3_vl import Qwen3VLAdapter
-from vtw_search.adapters.structure import keeps_keys_and_values, layer_kinds, patched_by, structural_problem
+from vtw_search.adapters.structure import (
+    LayerCache,
+    keeps_keys_and_values,
+    layer_caches,
+    layer_kinds,
+    patched_by,
+    structural_problem,
+)
 from vtw_search.adapters.video_llava import VideoLlavaAdapter
 from vtw_search.adapters.vipllava import VipLlavaAdapter
 from vtw_search.errors import ModelError
@@ -90,11 +97,13 @@ __all__ = [
     "Adapter",
     "GenericAdapter",
     "LayerArguments",
+    "LayerCache",
     "MacsModel",
     "ModuleCall",
     "VisionTower",
     "find_adapter",
     "keeps_keys_and_values",
+    "layer_caches",
     "layer_kinds",
     "patched_by",
     "structural_problem",

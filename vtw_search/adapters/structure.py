@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -56,6 +57,44 @@ def layer_kinds(config: Any) -> list[str]:
     """Return the kind of each decoder layer; layers of a kind see the same earlier tokens."""
     text = config.get_text_config(decoder=True)
     return list(getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers)
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """What one decoder layer holds in a key-value cache.
+
+    Attributes:
+        width: numbers per token, keys and values together; 0 where it reads the keys of another layer.
+        window: W of a sliding window, of which W - 1 tokens are held; None where all are.
+    """
+
+    width: int
+    window: int | None
+
+
+def layer_caches(config: Any) -> list[LayerCache]:
+    """Return what each decoder layer holds, from the config alone."""
+    text = config.get_text_config(decoder=True)
+    layers = DynamicCache(config=config).layers
+    # Some configs hold other settings for every layer.
+    settings = list(text.per_layer_config) if getattr(text, "is_heterogeneous", False) else [text] * len(layers)
+    return [
+        LayerCache(_cache_width(own, type(layer)), getattr(layer, "sliding_window", None))
+        for own, layer in zip(settings, layers, strict=True)
+    ]
+
+
+def _cache_width(text: Any, kind: type) -> int:
+    if kind is DummyLayer:
+        return 0
+    index = text.index_head_dim if kind is DynamicIndexedLayer else 0
+    latent = getattr(text, "kv_lora_rank", None)
+    if latent is not None:
+        # Multi-head latent attention stores one latent for keys and values of all heads, and its rotary part.
+        return int(latent + text.qk_rope_head_dim + index)
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return int(2 * heads * head_dim + index)
 
 
 def last_layer_before_shared_keys(config: Any) -> int | None:

@@ -41,7 +41,6 @@ _CHECK = (
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from vtw_search.adapters import find_adapter
     from vtw_search.conformance import check_model, processor_probes
     from vtw_search.evaluation.model import load_model
 
@@ -49,7 +48,7 @@ def _check(arguments: argparse.Namespace) -> None:
         arguments.model, revision=arguments.revision, device=arguments.device, dtype=arguments.dtype,
         attention=arguments.attention,
     )  # fmt: skip
-    facts, adapter = loaded.facts, find_adapter(loaded.model)
+    facts, adapter = loaded.facts, loaded.adapter
     kind = "generic, needs a certificate" if adapter.needs_certificate else "its own"
     print(f"{facts.fingerprint.describe()}; adapter: {kind}; K may be {facts.first_layer}..{facts.last_layer}")
     probes = processor_probes(adapter, loaded.processor, loaded.device)

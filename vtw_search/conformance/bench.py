@@ -74,7 +74,7 @@ class Bench:
         self.model, self.adapter, self.probes, self.tolerance = model, adapter, probes, tolerance
         self.facts: ModelFacts = adapter.facts(model)
         self.stack: nn.ModuleList = adapter.decoder_layers(model)
-        possible = [layer for layer in range(self.facts.num_layers) if self.facts.supports(layer)]
+        possible = self.facts.possible_layers
         self.layers = possible if layers is None else layers
         if not self.layers or not set(self.layers) <= set(possible):
             remedy = f"this model allows {possible[0]}..{possible[-1]}"

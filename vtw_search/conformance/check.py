@@ -13,7 +13,7 @@ from vtw_search.conformance.bench import Bench
 from vtw_search.conformance.contracts import CONTRACTS
 from vtw_search.conformance.probes import Probe, processor_probes
 from vtw_search.policies import Certificate
-from vtw_search.runtime import accept_certificate, make_certificate, unwrapped
+from vtw_search.runtime import make_certificate, record_certificate, unwrapped
 
 # Relative to the spread of the logits. Removing and masking are the same sums in another order, no more.
 # In double precision transformers still computes position encodings and eager softmax in float32.
@@ -44,9 +44,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """All contracts on one model."""
+    """All contracts on one model.
+
+    Attributes:
+        findings: one per contract.
+        layers: the K that were checked.
+    """
 
     findings: tuple[Finding, ...]
+    layers: tuple[int, ...]
 
     @property
     def passed(self) -> bool:
@@ -78,7 +84,7 @@ def check_model(
     model = unwrapped(model)
     limit = TOLERANCES.get(model.dtype, 1e-5) if tolerance is None else tolerance
     bench = Bench(model, find_adapter(model), list(probes), limit, layers)
-    return Report(tuple(_find(name, contract, bench) for name, contract in contracts.items()))
+    return Report(tuple(_find(name, contract, bench) for name, contract in contracts.items()), tuple(bench.layers))
 
 
 def certify(
@@ -91,7 +97,7 @@ def certify(
         model: loaded, in evaluation mode.
         processor: makes the probes if none are given.
         probes: what to run it on.
-        layers: which K to check; by default all.
+        layers: which K to check; by default all, and with less no policy runs yet.
         tolerance: as in `check_model`; for models that amplify rounding.
 
     Returns:
@@ -102,8 +108,8 @@ def certify(
         probes = processor_probes(find_adapter(inner), processor, inner.device)
     report = check_model(inner, probes, layers=layers, tolerance=tolerance)
     deviations = {item.contract: item.deviation for item in report.findings if item.deviation is not None}
-    certificate = make_certificate(inner, deviations, report.problem)
-    accept_certificate(inner, certificate)
+    certificate = make_certificate(inner, report.layers, deviations, report.problem)
+    record_certificate(inner, certificate)
     return certificate
 
 

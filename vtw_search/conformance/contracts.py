@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from vtw_search.adapters import LayerArguments
 from vtw_search.conformance.bench import Bench, ContractError, deviation
+from vtw_search.conformance.cache_size import check_cache_size
 from vtw_search.conformance.probes import Probe
 from vtw_search.conformance.visual_tokens import visual_tokens_are_found
 from vtw_search.errors import PolicyError, PolicyFileError, RuntimeUseError
@@ -72,7 +73,7 @@ def cached_decode_equals_uncached(bench: Bench) -> float:
             with bench.under(Policy.withdraw(layer)):
                 found, cache = bench.generate(probe.inputs), bench.cache(probe.inputs)
                 turn = bench.second_turn(probe.inputs)
-            _check_cache(bench, probe, layer, cache)
+            check_cache_size(bench, probe, layer, cache)
             with bench.masked(probe, layer):
                 expected = bench.generate(probe.inputs, found.tokens, cached=False)
                 long_turn = bench.second_turn(probe.inputs)
@@ -178,23 +179,6 @@ def _own_deviation(bench: Bench, probe: Probe) -> float:
     """Return how far cached and uncached generation of the model itself are apart."""
     cached = bench.generate(probe.inputs)
     return deviation(cached.logits, bench.generate(probe.inputs, cached.tokens, cached=False).logits)
-
-
-def _check_cache(bench: Bench, probe: Probe, layer: int, cache: Any) -> None:
-    """Hold lengths and bytes against the closed form: full below K, what was kept from K on, at most a window."""
-    full, short = probe.inputs["input_ids"].shape[1], bench.kept(probe).length
-    for number, stored in enumerate(cache.layers):
-        if stored.keys is None:
-            continue  # a layer that reads another layer's keys stores none
-        expected = full if number < layer else short
-        window = getattr(stored, "sliding_window", None)
-        expected = expected if window is None else min(expected, window - 1)
-        if stored.keys.shape[-2] != expected:
-            raise ContractError(f"layer {number} holds {stored.keys.shape[-2]} entries at K = {layer}, not {expected}")
-        if window is None:
-            for tensor in (stored.keys, stored.values):
-                if tensor.untyped_storage().nbytes() != tensor.nbytes:
-                    raise ContractError(f"layer {number} keeps released entries in memory at K = {layer}")
 
 
 def _positions(layer: nn.Module, call: Any, names: list[str]) -> dict[str, Any]:

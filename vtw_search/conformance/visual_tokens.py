@@ -64,7 +64,10 @@ def _entering(bench: Bench, inputs: Inputs) -> torch.Tensor:
 
 def _with_other_pixels(inputs: Inputs, generator: torch.Generator) -> dict[str, torch.Tensor]:
     def drawn(value: torch.Tensor) -> torch.Tensor:
-        # Drawn on the CPU, where the generator is. Zeros stay: some families pad with images of zeros.
-        return torch.where(value == 0, value, torch.randn(value.shape, generator=generator).to(value))
+        # Whole numbers stay: zeros are padding to some families, and places of patches stand beside their pixels.
+        whole = value == value.round()
+        stays = value == 0 if bool(whole.all()) else whole
+        # Drawn on the CPU, where the generator is.
+        return torch.where(stays, value, torch.randn(value.shape, generator=generator).to(value))
 
     return {name: drawn(value) if value.is_floating_point() else value for name, value in inputs.items()}

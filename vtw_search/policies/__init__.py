@@ -1,6 +1,6 @@
 """Policies as data, and the files that hold them."""
 
-from vtw_search.policies.certificate import Certificate
+from vtw_search.policies.certificate import Certificate, read_certificate
 from vtw_search.policies.policy import Policy, PolicySet, ScorerChoice, Stage, TaskPolicy
 from vtw_search.policies.policy_file import load_policy, parse_policy, policy_schema, save_policy
 
@@ -14,5 +14,6 @@ __all__ = [
     "load_policy",
     "parse_policy",
     "policy_schema",
+    "read_certificate",
     "save_policy",
 ]

@@ -15,7 +15,7 @@ from vtw_search.adapters import Adapter, find_adapter, patched_by
 from vtw_search.errors import PolicyError, PolicyFileError, RuntimeUseError
 from vtw_search.facts import ModelFacts
 from vtw_search.policies import Policy, PolicySet
-from vtw_search.runtime.certificates import accept_certificate, require_certificate
+from vtw_search.runtime.certificates import require_certificate
 from vtw_search.runtime.readiness import make_ready
 from vtw_search.runtime.removal import TokenRemoval
 from vtw_search.runtime.stages import ReadyStage
@@ -109,10 +109,8 @@ def apply_policy(model: nn.Module, policies: Policy | PolicySet, task: str | Non
     adapter = find_adapter(model)
     if isinstance(policies, PolicySet):
         _check_model(policies, adapter.facts(model))
-        if policies.certificate is not None:
-            accept_certificate(model, policies.certificate)
     if adapter.needs_certificate:
-        require_certificate(model)
+        require_certificate(model, policies.certificate if isinstance(policies, PolicySet) else None)
     with run_under_policy(model, adapter, policies, task) as active:
         yield active
 

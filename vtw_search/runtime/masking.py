@@ -1,4 +1,4 @@
-"""The oracle of removal; nothing here is shared with `removal`.
+"""The oracle of removal. It shares with `removal` how a layer's arguments are named (`capture`), and nothing else.
 
 Masking computes what a policy must compute, at full length: from layer K on, no token may attend to a removed one.
 """

@@ -14,7 +14,7 @@ from vtw_search.errors import ModelError
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.policies import Policy
 from vtw_search.runtime import apply_policy
-from vtw_search.runtime.capture import captured
+from vtw_search.runtime.capture import by_name, captured
 
 
 class MacsCounter(Protocol):
@@ -57,13 +57,15 @@ class TracedCounter:
         self._outside: tuple[int, int] | None = None
 
     def count(self, policy: Policy, tokens: list[int]) -> PrefillMacs:
-        """Return the macs of a policy whose decoder layers receive `tokens` tokens each."""
+        """Return the macs of a policy whose decoder layers receive `tokens` tokens each, which is made sure of."""
         missing = [place for place in enumerate(tokens) if place not in self._layers]
         if missing:
             with apply_policy(self.loaded.model, policy), captured(self.stack) as calls, torch.no_grad():
                 self.loaded.model(**self.inputs, use_cache=False)
             for number, count in missing:
                 args, kwargs = calls[number][0]
+                states = next(iter(by_name(self.stack[number], calls[number][0]).values()))
+                assert states.shape[-2] == count, f"layer {number} got {states.shape[-2]} tokens, not {count}"
                 self._layers[number, count] = _count(ModuleCall(self.stack[number], args, kwargs))
         if self._outside is None:
             self._outside = self._outside_of_layers()

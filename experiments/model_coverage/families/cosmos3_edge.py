@@ -6,7 +6,7 @@ from transformers import Cosmos3EdgeConfig
 from transformers.models.cosmos3_edge.configuration_cosmos3_edge import Cosmos3EdgeTextConfig, Cosmos3EdgeVisionConfig
 
 from experiments.model_coverage.families.ernie4_5_vl_moe import GRIDS, features
-from experiments.model_coverage.families.qwen2_vl import DECODER, END, IMAGE, SPECIAL, START, VIDEO, quiet, token_types
+from experiments.model_coverage.families.qwen2_vl import DECODER, SPECIAL, frame_by_frame, quiet, token_types
 from experiments.model_coverage.tiny import TinyFamily
 
 
@@ -20,9 +20,7 @@ def _config() -> Cosmos3EdgeConfig:
 
 
 def _image_tokens(config: Cosmos3EdgeConfig, kind: str) -> list[int]:
-    frames, height, width = GRIDS[kind]
-    run = [START, *[VIDEO if kind == "video" else IMAGE] * (height * width // 4), END]
-    return run if kind != "video" else [token for frame in range(frames) for token in (7, 10 + frame, 8, *run)]
+    return frame_by_frame(GRIDS, kind, lambda frame: (7, 10 + frame, 8))
 
 
 KINDS = ("small", "large", "video")

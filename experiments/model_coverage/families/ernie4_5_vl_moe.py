@@ -5,7 +5,6 @@ Experts are chosen by `moe_mm_token_type_ids`, which count the markers as vision
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -69,17 +68,7 @@ def _image_tokens(config: Any, kind: str) -> list[int]:
     return [START, *[IMAGE] * (height * width // 4), END]
 
 
-def features(config: Any, kinds: Sequence[str], generator: torch.Generator) -> Inputs:
-    """Return flattened single-frame patches and grids, images and videos apart."""
-    found: Inputs = {}
-    for values, grid, wanted in (
-        ("pixel_values", "image_grid_thw", [kind for kind in kinds if kind != "video"]),
-        ("pixel_values_videos", "video_grid_thw", [kind for kind in kinds if kind == "video"]),
-    ):
-        if wanted:
-            found[grid] = torch.tensor([GRIDS[kind] for kind in wanted])
-            found[values] = torch.randn(int(found[grid].prod(-1).sum()), PATCH, generator=generator)
-    return found
+features = qwen2_vl.grid_features(GRIDS, PATCH)
 
 
 def _token_types(config: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Inputs:

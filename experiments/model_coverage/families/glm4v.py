@@ -62,9 +62,22 @@ def token_types(config: Any, input_ids: torch.Tensor, attention_mask: torch.Tens
     return {"mm_token_type_ids": (input_ids == IMAGE).int() * (1 + inside.int())}
 
 
-def _config() -> Glm4vConfig:
-    text = Glm4vTextConfig(**DECODER, rope_parameters=ROPE)
-    return Glm4vConfig(vision_config=Glm4vVisionConfig(**TOWER), text_config=text, **SPECIAL)
+def family(
+    model_type: str, config: Any, text: Any = Glm4vTextConfig, vision: Any = Glm4vVisionConfig, **decoder: Any
+) -> TinyFamily:
+    """Return a family that is built like GLM-4.1V.
+
+    Args:
+        model_type: of the config.
+        config, text, vision: the classes of its config, of its decoder's and of its tower's.
+        decoder: settings of the decoder that are the family's own.
+    """
+
+    def tiny() -> Any:
+        text_config = text(**{**DECODER, "rope_parameters": ROPE, **decoder})
+        return config(vision_config=vision(**TOWER), text_config=text_config, **SPECIAL)
+
+    return TinyFamily(model_type, tiny, image_tokens, features, token_types, KINDS, model=quiet)
 
 
-FAMILY = TinyFamily("glm4v", _config, image_tokens, features, token_types, KINDS, model=quiet)
+FAMILY = family("glm4v", Glm4vConfig)

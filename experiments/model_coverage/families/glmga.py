@@ -3,25 +3,7 @@
 from __future__ import annotations
 
 from transformers import GlmgaConfig
-from transformers.models.glm4v.configuration_glm4v import Glm4vTextConfig, Glm4vVisionConfig
 
-from experiments.model_coverage.families.glm4v import (
-    DECODER,
-    KINDS,
-    ROPE,
-    SPECIAL,
-    TOWER,
-    features,
-    image_tokens,
-    quiet,
-    token_types,
-)
-from experiments.model_coverage.tiny import TinyFamily
+from experiments.model_coverage.families.glm4v import family
 
-
-def _config() -> GlmgaConfig:
-    text = Glm4vTextConfig(**DECODER, rope_parameters=ROPE)
-    return GlmgaConfig(vision_config=Glm4vVisionConfig(**TOWER), text_config=text, **SPECIAL)
-
-
-FAMILY = TinyFamily("glmga", _config, image_tokens, features, token_types, KINDS, model=quiet)
+FAMILY = family("glmga", GlmgaConfig)

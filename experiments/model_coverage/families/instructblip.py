@@ -12,21 +12,29 @@ from experiments.model_coverage.families.blip_2 import IMAGE, QFORMER, QUERIES, 
 from experiments.model_coverage.tiny import Inputs, TinyFamily
 
 
-def _config() -> InstructBlipConfig:
-    text = LlamaConfig(
+def decoder() -> LlamaConfig:
+    """Return a Llama decoder."""
+    return LlamaConfig(
         hidden_size=32, intermediate_size=48, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2,
         vocab_size=99, pad_token_id=0,
     )  # fmt: skip
+
+
+def instructions(count: int, generator: torch.Generator) -> Inputs:
+    """Return `count` instructions as the Q-Former reads them."""
+    words = torch.randint(30, 90, (count, 5), generator=generator)
+    return {"qformer_input_ids": words, "qformer_attention_mask": torch.ones_like(words)}
+
+
+def _config() -> InstructBlipConfig:
     return InstructBlipConfig(
         vision_config=InstructBlipVisionConfig(**VISION), qformer_config=InstructBlipQFormerConfig(**QFORMER),
-        text_config=text, num_query_tokens=QUERIES, image_token_index=IMAGE,
+        text_config=decoder(), num_query_tokens=QUERIES, image_token_index=IMAGE,
     )  # fmt: skip
 
 
 def _features(config: InstructBlipConfig, kinds: Sequence[str], generator: torch.Generator) -> Inputs:
-    words = torch.randint(30, 90, (len(kinds), 5), generator=generator)
-    pixels = blip_2.features(config, kinds, generator)
-    return {**pixels, "qformer_input_ids": words, "qformer_attention_mask": torch.ones_like(words)}
+    return {**instructions(len(kinds), generator), **blip_2.features(config, kinds, generator)}
 
 
 FAMILY = TinyFamily("instructblip", _config, blip_2.image_tokens, _features, max_images=1, text_only=False)

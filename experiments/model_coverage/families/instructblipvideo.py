@@ -9,31 +9,26 @@ from transformers import (
     InstructBlipVideoConfig,
     InstructBlipVideoQFormerConfig,
     InstructBlipVideoVisionConfig,
-    LlamaConfig,
 )
 
 from experiments.model_coverage.families.blip_2 import IMAGE, QFORMER, SIDE, VISION
+from experiments.model_coverage.families.instructblip import decoder, instructions
 from experiments.model_coverage.tiny import Inputs, TinyFamily
 
 FRAMES, QUERIES = 4, 4
 
 
 def _config() -> InstructBlipVideoConfig:
-    text = LlamaConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2,
-        vocab_size=99, pad_token_id=0,
-    )  # fmt: skip
     return InstructBlipVideoConfig(
         vision_config=InstructBlipVideoVisionConfig(**VISION), qformer_config=InstructBlipVideoQFormerConfig(**QFORMER),
-        text_config=text, num_query_tokens=QUERIES, video_token_index=IMAGE,
+        text_config=decoder(), num_query_tokens=QUERIES, video_token_index=IMAGE,
     )  # fmt: skip
 
 
 def _features(config: InstructBlipVideoConfig, kinds: Sequence[str], generator: torch.Generator) -> Inputs:
     """Return one video per row, and the instructions as the Q-Former reads them."""
     pixels = torch.randn(len(kinds), FRAMES, 3, SIDE, SIDE, generator=generator)
-    words = torch.randint(30, 90, (len(kinds), 5), generator=generator)
-    return {"pixel_values": pixels, "qformer_input_ids": words, "qformer_attention_mask": torch.ones_like(words)}
+    return {"pixel_values": pixels, **instructions(len(kinds), generator)}
 
 
 FAMILY = TinyFamily(

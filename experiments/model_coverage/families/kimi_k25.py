@@ -6,14 +6,11 @@ of more than one frame (`get_video_features` splits as if nothing were averaged)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from transformers import DeepseekV3Config, Kimi_K25Config
 from transformers.models.kimi_k25.configuration_kimi_k25 import Kimi_K25VisionConfig
 
-from experiments.model_coverage.families.qwen2_vl import END, IMAGE, MERGE, START, VIDEO, quiet
-from experiments.model_coverage.tiny import Inputs, TinyFamily
+from experiments.model_coverage.families.qwen2_vl import END, IMAGE, MERGE, START, VIDEO, grid_features, quiet
+from experiments.model_coverage.tiny import TinyFamily
 
 GRIDS = {"small": [(1, 4, 6)], "large": [(1, 6, 8)], "video": [(1, 4, 4), (1, 4, 4)]}
 CONTENT = 7
@@ -25,19 +22,6 @@ def _image_tokens(config: Kimi_K25Config, kind: str) -> list[int]:
     for number, (_, height, width) in enumerate(GRIDS[kind]):
         placeholder, time = (VIDEO, [10 + number]) if kind == "video" else (IMAGE, [])
         found += [*time, START, 8, CONTENT, *[placeholder] * (height * width // MERGE), END]
-    return found
-
-
-def _features(config: Kimi_K25Config, kinds: Sequence[str], generator: torch.Generator) -> Inputs:
-    """Return patches and grids, images and chunks of videos apart."""
-    found: Inputs = {}
-    for values, name, wanted in (
-        ("pixel_values", "image_grid_thw", [kind for kind in kinds if kind != "video"]),
-        ("pixel_values_videos", "video_grid_thw", [kind for kind in kinds if kind == "video"]),
-    ):
-        if wanted:
-            found[name] = torch.tensor([grid for kind in wanted for grid in GRIDS[kind]])
-            found[values] = torch.randn(int(found[name].prod(-1).sum()), 3, 4, 4, generator=generator)
     return found
 
 
@@ -58,4 +42,6 @@ def _config() -> Kimi_K25Config:
     )  # fmt: skip
 
 
-FAMILY = TinyFamily("kimi_k25", _config, _image_tokens, _features, kinds=("small", "large", "video"), model=quiet)
+FAMILY = TinyFamily(
+    "kimi_k25", _config, _image_tokens, grid_features(GRIDS, 3, 4, 4), kinds=("small", "large", "video"), model=quiet
+)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from transformers import CLIPVisionConfig, LlavaNextVideoConfig
 
 from experiments.model_coverage.families.llava import FAMILY as LLAVA
-from experiments.model_coverage.tiny import Inputs, TinyFamily
+from experiments.model_coverage.families.llava_next import IMAGE, VIDEO, Tiling
+from experiments.model_coverage.tiny import TinyFamily
 
-IMAGE, VIDEO, FRAMES = 3, 4, 8
-SIZES = {"small": (8, 8), "large": (16, 16)}
-TILES = {"small": 3, "large": 5}
-TOKENS = {"small": 4 + 2 * (2 + 1), "large": 4 + 4 * (4 + 1), "video": FRAMES}
+FRAMES = 8
 
 
 def _config() -> LlavaNextVideoConfig:
@@ -27,21 +22,9 @@ def _config() -> LlavaNextVideoConfig:
     )  # fmt: skip
 
 
-def _image_tokens(config: LlavaNextVideoConfig, kind: str) -> list[int]:
-    return [VIDEO if kind == "video" else IMAGE] * TOKENS[kind]
-
-
-def _features(config: LlavaNextVideoConfig, kinds: Sequence[str], generator: torch.Generator) -> Inputs:
-    found: Inputs = {}
-    images = [kind for kind in kinds if kind != "video"]
-    if images:
-        found["image_sizes"] = torch.tensor([SIZES[kind] for kind in images])
-        found["pixel_values"] = torch.zeros(len(images), max(TILES[kind] for kind in images), 3, 8, 8)
-        for picture, kind in zip(found["pixel_values"], images, strict=True):
-            picture[: TILES[kind]] = torch.randn(TILES[kind], 3, 8, 8, generator=generator)
-    if videos := len(kinds) - len(images):
-        found["pixel_values_videos"] = torch.randn(videos, FRAMES, 3, 8, 8, generator=generator)
-    return found
-
-
-FAMILY = TinyFamily("llava_next_video", _config, _image_tokens, _features, kinds=("small", "large", "video"))
+TILING = Tiling(
+    sizes={"small": (8, 8), "large": (16, 16)}, tiles={"small": 3, "large": 5},
+    tokens={"small": 4 + 2 * (2 + 1), "large": 4 + 4 * (4 + 1), "video": FRAMES}, side=8, frames=FRAMES,
+)  # fmt: skip
+KINDS = ("small", "large", "video")
+FAMILY = TinyFamily("llava_next_video", _config, TILING.image_tokens, TILING.features, kinds=KINDS)

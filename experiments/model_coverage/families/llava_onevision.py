@@ -7,12 +7,10 @@ from collections.abc import Sequence
 import torch
 from transformers import LlavaOnevisionConfig, Qwen2Config, SiglipVisionConfig
 
+from experiments.model_coverage.families.llava_next import IMAGE, VIDEO, Tiling
 from experiments.model_coverage.tiny import Inputs, TinyFamily
 
-IMAGE, VIDEO, FRAMES = 3, 4, 2
-SIZES = {"small": (12, 12), "large": (16, 24), "one of several": (12, 12)}
-TILES = {"small": 2, "large": 5, "one of several": 1}
-TOKENS = {"small": 9 + 3 * (3 + 1), "large": 9 + 3 * (5 + 1), "one of several": 9 + 1, "video": FRAMES * 4 + 1}
+FRAMES = 2
 
 
 class Rows(TinyFamily):
@@ -44,21 +42,11 @@ def _config() -> LlavaOnevisionConfig:
     )  # fmt: skip
 
 
-def _image_tokens(config: LlavaOnevisionConfig, kind: str) -> list[int]:
-    return [VIDEO if kind == "video" else IMAGE] * TOKENS[kind]
-
-
-def _features(config: LlavaOnevisionConfig, kinds: Sequence[str], generator: torch.Generator) -> Inputs:
-    found: Inputs = {}
-    images = [kind for kind in kinds if kind != "video"]
-    if images:
-        found["image_sizes"] = torch.tensor([SIZES[kind] for kind in images])
-        found["pixel_values"] = torch.zeros(len(images), max(TILES[kind] for kind in images), 3, 12, 12)
-        for picture, kind in zip(found["pixel_values"], images, strict=True):
-            picture[: TILES[kind]] = torch.randn(TILES[kind], 3, 12, 12, generator=generator)
-    if videos := len(kinds) - len(images):
-        found["pixel_values_videos"] = torch.randn(videos, FRAMES, 3, 12, 12, generator=generator)
-    return found
-
-
-FAMILY = Rows("llava_onevision", _config, _image_tokens, _features, kinds=("small", "large", "video"))
+TILING = Tiling(
+    sizes={"small": (12, 12), "large": (16, 24), "one of several": (12, 12)},
+    tiles={"small": 2, "large": 5, "one of several": 1},
+    tokens={"small": 9 + 3 * (3 + 1), "large": 9 + 3 * (5 + 1), "one of several": 9 + 1, "video": FRAMES * 4 + 1},
+    side=12, frames=FRAMES,
+)  # fmt: skip
+KINDS = ("small", "large", "video")
+FAMILY = Rows("llava_onevision", _config, TILING.image_tokens, TILING.features, kinds=KINDS)

@@ -13,28 +13,13 @@ from transformers.models.minimax_m3_vl.configuration_minimax_m3_vl import (
     MiniMaxM3VLVisionConfig,
 )
 
-from experiments.model_coverage.families.qwen2_vl import (
-    DECODER,
-    END,
-    GRIDS,
-    IMAGE,
-    MERGE,
-    START,
-    VIDEO,
-    features,
-    quiet,
-)
-from experiments.model_coverage.families.qwen2_vl import image_tokens as still_tokens
+from experiments.model_coverage.families.qwen2_vl import DECODER, GRIDS, IMAGE, VIDEO, features, frame_by_frame, quiet
 from experiments.model_coverage.tiny import TinyFamily
 
 
 def image_tokens(config: Any, kind: str) -> list[int]:
     """Return an image between its markers; a video is one marked run of placeholders for each frame, after its time."""
-    if kind != "video":
-        return still_tokens(config, kind)
-    frames, height, width = GRIDS[kind]
-    run = [START, *[VIDEO] * (height * width // MERGE), END]
-    return [token for frame in range(frames) for token in (10 + frame, *run)]
+    return frame_by_frame(GRIDS, kind, lambda frame: (10 + frame,))
 
 
 def _config() -> MiniMaxM3VLConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfi
 from experiments.model_coverage.tiny import Inputs, TinyFamily
 
 IMAGE, VIDEO, START, END = 3, 4, 5, 6
+Grids = Mapping[str, Any]
+Features = Callable[[Any, Sequence[str], torch.Generator], Inputs]
 SPECIAL: dict[str, Any] = {
     "image_token_id": IMAGE,
     "video_token_id": VIDEO,
@@ -28,7 +30,7 @@ DECODER: dict[str, Any] = {
     "pad_token_id": 0,
 }
 GRIDS = {"small": (1, 4, 6), "large": (1, 6, 8), "video": (2, 4, 4)}
-PATCH = 3 * 2 * 4 * 4
+PATCH = 3 * 2 * 4 * 4  # two frames of 4x4 pixels
 MERGE = 4
 
 
@@ -38,17 +40,36 @@ def image_tokens(config: Any, kind: str) -> list[int]:
     return [START, *[VIDEO if kind == "video" else IMAGE] * (frames * height * width // MERGE), END]
 
 
-def features(config: Any, kinds: Sequence[str], generator: torch.Generator) -> Inputs:
-    """Return flattened patches and grids, images and videos apart."""
-    found: Inputs = {}
-    for values, grid, wanted in (
-        ("pixel_values", "image_grid_thw", [kind for kind in kinds if kind != "video"]),
-        ("pixel_values_videos", "video_grid_thw", [kind for kind in kinds if kind == "video"]),
-    ):
-        if wanted:
-            found[grid] = torch.tensor([GRIDS[kind] for kind in wanted])
-            found[values] = torch.randn(int(found[grid].prod(-1).sum()), PATCH, generator=generator)
-    return found
+def frame_by_frame(grids: Grids, kind: str, stamp: Callable[[int], Sequence[int]]) -> list[int]:
+    """Return an image between its markers; a video is one marked run for each frame, after `stamp(frame)`."""
+    frames, height, width = grids[kind]
+    run = [START, *[VIDEO if kind == "video" else IMAGE] * (height * width // MERGE), END]
+    return run if kind != "video" else [token for frame in range(frames) for token in (*stamp(frame), *run)]
+
+
+def grid_features(grids: Grids, *patch: int) -> Features:
+    """Return what makes patches of shape `patch` and (frames, rows, columns), images and videos apart.
+
+    Args:
+        grids: per kind, its grid, or several of a video that comes in chunks.
+        patch: shape of one patch as the tower takes it.
+    """
+
+    def features(config: Any, kinds: Sequence[str], generator: torch.Generator) -> Inputs:
+        found: Inputs = {}
+        for values, grid, wanted in (
+            ("pixel_values", "image_grid_thw", [kind for kind in kinds if kind != "video"]),
+            ("pixel_values_videos", "video_grid_thw", [kind for kind in kinds if kind == "video"]),
+        ):
+            if wanted:
+                found[grid] = torch.tensor([grids[kind] for kind in wanted]).reshape(-1, 3)
+                found[values] = torch.randn(int(found[grid].prod(-1).sum()), *patch, generator=generator)
+        return found
+
+    return features
+
+
+features = grid_features(GRIDS, PATCH)
 
 
 def token_types(config: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Inputs:

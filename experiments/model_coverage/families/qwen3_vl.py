@@ -9,17 +9,13 @@ from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfi
 
 from experiments.model_coverage.families.qwen2_vl import (
     DECODER,
-    END,
     GRIDS,
-    MERGE,
     SPECIAL,
-    START,
-    VIDEO,
     features,
+    frame_by_frame,
     quiet,
     token_types,
 )
-from experiments.model_coverage.families.qwen2_vl import image_tokens as still_tokens
 from experiments.model_coverage.tiny import TinyFamily
 
 TOWER: dict[str, Any] = {
@@ -37,11 +33,7 @@ ROPE = {"rope_type": "default", "rope_theta": 500000.0, "mrope_section": [4, 2, 
 
 def image_tokens(config: Any, kind: str) -> list[int]:
     """Return an image as in Qwen2-VL; a video is one marked run of placeholders for each frame, after its time."""
-    if kind != "video":
-        return still_tokens(config, kind)
-    frames, height, width = GRIDS[kind]
-    run = [START, *[VIDEO] * (height * width // MERGE), END]
-    return [token for frame in range(frames) for token in (7, 10 + frame, 8, *run)]
+    return frame_by_frame(GRIDS, kind, lambda frame: (7, 10 + frame, 8))
 
 
 def _config() -> Qwen3VLConfig:
