@@ -8,7 +8,6 @@ from profilers.macs import count_macs
 from vtw_search import Policy, apply_policy
 from vtw_search.evaluation.model import LoadedModel, load_model
 from vtw_search.evaluation.tasks import easy_vqa
-from vtw_search.search.macs import TracedCounter
 from vtw_search.search.profile import Profiler, profile_columns
 
 
@@ -29,17 +28,6 @@ def test_the_composed_macs_equal_a_count_of_the_whole_prefill(
     with apply_policy(loaded.model, policy):
         whole = count_macs(loaded.model, **profiler.inputs, use_cache=False, logits_to_keep=1)
     assert profiler.macs(policy).total == whole.total
-
-
-@pytest.mark.parametrize("policy", [Policy.keep_all(), Policy.withdraw(layer=4)])
-def test_parts_on_the_meta_device_and_calls_on_the_loaded_model_agree(
-    loaded: LoadedModel, profiler: Profiler, policy: Policy
-) -> None:
-    tokens = profiler.tokens_per_layer(policy)
-    parts, called = profiler.macs(policy), TracedCounter(loaded, profiler.inputs).count(policy, tokens)
-    assert called.decoder_layers == parts.decoder_layers
-    assert called.lm_head == parts.lm_head
-    assert called.vision == parts.vision + parts.projector
 
 
 def test_the_tokens_per_layer_are_what_the_layers_receive(loaded: LoadedModel, profiler: Profiler) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from profilers.macs import PrefillMacs
+from profilers.prefill import PrefillMacs
 from profilers.timing import PairTiming, time_pair
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.tasks import Sample
 from vtw_search.operators import find_operator
 from vtw_search.policies import Policy
 from vtw_search.runtime import apply_policy
-from vtw_search.search.macs import macs_counter
+from vtw_search.search.macs import MacsCounter
 from vtw_search.tokens import TokenLayout
 
 
@@ -71,7 +71,7 @@ class Profiler:
         visual = loaded.adapter.visual_mask(loaded.model, self.inputs)
         assert visual is not None, "a sample with images has visual tokens"
         self.layout = TokenLayout(visual, torch.zeros_like(visual))
-        self._counter = macs_counter(loaded, self.inputs)
+        self._counter = MacsCounter(loaded, self.inputs)
 
     def profile(self, policy: Policy) -> Profile:
         """Count a policy's macs and, if repeats were asked for, time it against keep-all."""
@@ -81,7 +81,7 @@ class Profiler:
 
     def macs(self, policy: Policy) -> PrefillMacs:
         """Return the macs of a prefill."""
-        return self._counter.count(policy, self.tokens_per_layer(policy))
+        return self._counter.count(self.tokens_per_layer(policy))
 
     def tokens_per_layer(self, policy: Policy) -> list[int]:
         """Return how many tokens each decoder layer receives."""
