@@ -49,6 +49,7 @@ class AttentionShape:
         window: how many keys a query sees at most; None for all.
         scores: further products of queries and keys.
         module: what the family calls the module.
+        cache_width: numbers that the cache holds per token; 0 where the keys of another layer are read.
     """
 
     heads: int
@@ -59,6 +60,7 @@ class AttentionShape:
     window: int | None = None
     scores: tuple[ScoreProduct, ...] = ()
     module: str = "self_attn"
+    cache_width: int = 0
 
 
 @dataclass(frozen=True)

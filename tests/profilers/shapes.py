@@ -16,7 +16,7 @@ def llama_layer(
         Projection("v_proj", hidden, key_heads * width),
         Projection("o_proj", heads * width, hidden),
     )
-    attention = AttentionShape(heads, key_heads, width, width, projections, window)
+    attention = AttentionShape(heads, key_heads, width, width, projections, window, cache_width=2 * key_heads * width)
     return LayerShape(hidden, attention, (FeedForwardShape(hidden, intermediate, gated=True),))
 
 

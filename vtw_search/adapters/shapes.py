@@ -7,6 +7,7 @@ the comparison with two counters (`profilers.audit`) tells whether that was righ
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -105,7 +106,16 @@ def _attention_shape(module: nn.Module, name: str, window: int | None) -> Attent
         window=window,
         scores=() if indexer is None else (ScoreProduct("indexer", indexer.n_heads, indexer.head_dim + 1),),
         module=name,
+        cache_width=_cache_width(linears, keys * (key_width + value_width), indexer),
     )
+
+
+def _cache_width(linears: Mapping[str, nn.Linear], plain: int, indexer: Any) -> int:
+    if "q_proj" in linears and not any(name.startswith("k") for name in linears):
+        return 0
+    # Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434) caches the latent and the rotary key of all heads.
+    latent = linears.get("kv_a_proj_with_mqa")
+    return (plain if latent is None else latent.out_features) + (0 if indexer is None else int(indexer.head_dim))
 
 
 def _number(module: nn.Module, *names: str) -> int:
