@@ -2,15 +2,20 @@
 
 import os
 import platform
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 NOT_AVAILABLE: Final = "not available"
+MAX_FOREIGN_CORES: Final = 0.25
+"""Cores that others may keep busy on average before times are called unreliable."""
+_STAT = Path("/proc/stat")
 _PACKAGES = ("torch", "transformers", "fvcore", "numpy", "scipy")
 # Names of NVML's clock event reasons that slow a GPU down; idle and clocks set by an application are none of them.
 _THROTTLES = {
@@ -138,31 +143,65 @@ def _state(nvml: Any, handle: Any) -> GpuState:
     )
 
 
-def environment_problems(before: Environment, after: GpuState | None, used_cores: int) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class CpuUse:
+    """Seconds that all cores and this process have been busy until a moment, since some moment in the past.
+
+    Attributes:
+        busy_s: of all cores together.
+        own_s: of this process and its threads.
+        at_s: the moment, by a steady clock.
+    """
+
+    busy_s: float
+    own_s: float
+    at_s: float
+
+    def foreign_cores(self, later: "CpuUse") -> float:
+        """Return how many cores others kept busy on average until `later`."""
+        others = (later.busy_s - self.busy_s) - (later.own_s - self.own_s)
+        return max(0.0, others) / max(later.at_s - self.at_s, 1e-9)
+
+
+def read_cpu_use() -> CpuUse | None:
+    """Return the use of the CPU until now, or None where the system does not tell."""
+    try:
+        fields = _STAT.read_text().splitlines()[0].split()[1:]
+    except OSError:
+        return None
+    # proc(5): user, nice, system, idle, iowait, irq, softirq; the rest is time of guests, which user holds already.
+    user, nice, system, _, _, irq, softirq = (int(value) for value in fields[:7])
+    own = os.times()
+    busy_s = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    return CpuUse(busy_s, own.user + own.system, time.monotonic())
+
+
+def environment_problems(
+    before: GpuState | None, after: GpuState | None, foreign_cores: float | None
+) -> tuple[str, ...]:
     """Say what about the machine makes times unreliable.
 
     Args:
-        before: the record from before the measurement.
-        after: the GPU's state after it.
-        used_cores: cores that the measurement itself keeps busy.
+        before, after: states of the GPU around the measurement; None without one.
+        foreign_cores: cores that others kept busy meanwhile; None where that is not known.
     """
-    states: Sequence[GpuState] = [state for state in (before.gpu, after) if state is not None]
+    states: Sequence[GpuState] = [state for state in (before, after) if state is not None]
     problems = [f"the GPU was held down by {name}" for name in sorted({n for s in states for n in s.throttles})]
     strangers = sorted({pid for state in states for pid in state.strangers})
     if strangers:
         problems.append(f"other processes computed on the GPU: {', '.join(map(str, strangers))}")
-    if before.load_average is not None and before.load_average > max(0.0, before.cpu_count - used_cores) + 0.5:
-        problems.append(f"other processes kept the CPU busy: load {before.load_average:.1f} before the measurement")
+    if foreign_cores is not None and foreign_cores > MAX_FOREIGN_CORES:
+        problems.append(f"other processes kept {foreign_cores:.1f} cores busy")
     return tuple(problems)
 
 
 def _cpu_name() -> str:
+    otherwise = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo") as stream:  # noqa: PTH123 - a device of the system, read line by line
-            names = (line.partition(":")[2].strip() for line in stream if line.startswith("model name"))
-            return next(names, platform.processor() or platform.machine())
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
+        return otherwise
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), otherwise)
 
 
 def _versions() -> dict[str, str]:

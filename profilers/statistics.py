@@ -68,6 +68,14 @@ class Blocks:
     def __len__(self) -> int:
         return len(self.reference_ms)
 
+    def divided_by(self, count: int) -> "Blocks":
+        """Return the times of one of `count` equal steps that each call made."""
+        reference, candidate = (
+            tuple((first / count, second / count) for first, second in side)
+            for side in (self.reference_ms, self.candidate_ms)
+        )
+        return Blocks(reference, candidate)
+
     def medians(self, rows: Sequence[int] | None = None) -> tuple[float, float]:
         """Return the median times of reference and candidate over the blocks `rows`, or over all."""
         chosen = slice(None) if rows is None else np.asarray(rows)

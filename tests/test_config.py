@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 import conf
+from vtw_search import Policy
 from vtw_search.config import load_config
+from vtw_search.profile_config import load_profile_config
 
 FOLDER = Path(conf.__file__).parent
 OPTIONS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.yaml"))
@@ -15,17 +17,26 @@ OPTIONS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in
 
 def test_there_are_options() -> None:
     assert {option.split("/")[0] for option in OPTIONS} == {
-        "experiment", "limits", "model", "profile", "space", "task", "tracking",
+        "experiment", "limits", "model", "profile", "recipe", "space", "task", "tracking",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", [option for option in OPTIONS if not option.startswith("recipe/")])
 def test_every_yaml_composes(option: str) -> None:
     group, name = option.split("/")
     needed = ["task.path=my.jsonl"] if name == "jsonl" else []
     config = load_config(f"{group}={name}", *needed)
     if group == "task":
         assert list(config.named_tasks) == [name]
+
+
+@pytest.mark.parametrize("option", [each for each in OPTIONS if each.startswith(("recipe/", "model/", "profile/"))])
+def test_every_yaml_of_a_profile_composes(option: str) -> None:
+    group, name = option.split("/")
+    chosen = {"recipe": "vtw", group: name}
+    config = load_profile_config(*(f"{key}={value}" for key, value in chosen.items()), "recipe.layer=3")
+    assert config.recipe is not None
+    assert config.recipe.policy() == Policy.withdraw(3)
 
 
 def test_a_user_adds_options_of_their_own(tmp_path: Path) -> None:

@@ -6,12 +6,21 @@ import json
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from profilers.environment import GpuState, environment_problems, read_environment, read_gpu
+from profilers import environment
+from profilers.environment import (
+    CpuUse,
+    GpuState,
+    environment_problems,
+    read_cpu_use,
+    read_environment,
+    read_gpu,
+)
 
 CPU = read_environment(torch.device("cpu"), "float32", "sdpa")
 GPU = GpuState("GPU-1", "570.1", 1700, 2600, 300.0, 700.0, 45, (), ())
@@ -76,8 +85,7 @@ def test_without_nvml_the_reason_is_recorded(cuda: torch.device, monkeypatch: py
 
 
 def test_a_quiet_machine_has_no_problems() -> None:
-    quiet = replace(CPU, cpu_count=8, load_average=0.2, gpu=GPU)
-    assert environment_problems(quiet, GPU, used_cores=4) == ()
+    assert environment_problems(GPU, GPU, 0.1) == environment_problems(None, None, None) == ()
 
 
 @pytest.mark.parametrize(
@@ -88,12 +96,30 @@ def test_a_quiet_machine_has_no_problems() -> None:
     ],
 )
 def test_throttling_and_strangers_are_problems(before: GpuState, after: GpuState, problem: str) -> None:
-    assert environment_problems(replace(CPU, cpu_count=8, load_average=0.0, gpu=before), after, 1) == (problem,)
+    assert environment_problems(before, after, 0.0) == (problem,)
 
 
-def test_a_busy_cpu_is_a_problem() -> None:
-    busy = replace(CPU, cpu_count=4, load_average=3.2)
-    assert environment_problems(busy, None, used_cores=2) == (
-        "other processes kept the CPU busy: load 3.2 before the measurement",
-    )
-    assert environment_problems(busy, None, used_cores=1) == ()
+def test_a_cpu_that_others_use_is_a_problem() -> None:
+    before = CpuUse(busy_s=100.0, own_s=10.0, at_s=0.0)
+    alone, crowded = CpuUse(104.0, 14.0, 4.0), CpuUse(107.0, 14.0, 4.0)
+    assert before.foreign_cores(alone) == 0.0
+    assert before.foreign_cores(crowded) == 0.75
+    assert environment_problems(None, None, before.foreign_cores(alone)) == ()
+    assert environment_problems(None, None, before.foreign_cores(crowded)) == ("other processes kept 0.8 cores busy",)
+
+
+def test_own_work_is_not_foreign() -> None:
+    before = read_cpu_use()
+    if before is None:
+        pytest.skip("the system does not tell the use of the CPU")
+    while os.times().user - before.own_s < 0.2:
+        sum(range(10_000))
+    after = read_cpu_use()
+    assert after is not None
+    assert after.own_s - before.own_s >= 0.2
+    assert after.busy_s - before.busy_s >= 0.1
+
+
+def test_a_system_that_does_not_tell_is_not_guessed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(environment, "_STAT", tmp_path / "stat")
+    assert read_cpu_use() is None

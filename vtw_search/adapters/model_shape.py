@@ -91,11 +91,13 @@ class ShapeQuestions:
         return next(filter(None, map(_merged, (config, getattr(config, "vision_config", None)))), 1)
 
     def default_grid(self, model: nn.Module) -> Grid:
-        """Return the patches of one image of the tower's own size, or of 672 x 672 pixels where it takes any size."""
+        """Return the patches of one image of the tower's own size, or 48 x 48 where it takes any size."""
         config: Any = model.config
-        vision = config.vision_config
-        size, patch = _pair(getattr(vision, "image_size", 672)), _pair(vision.patch_size)
-        return size[0] // patch[0], size[1] // patch[1]
+        size = getattr(config.vision_config, "image_size", None)
+        if size is None:
+            return 48, 48
+        (height, width), (rows, columns) = _pair(size), _pair(config.vision_config.patch_size)
+        return height // rows, width // columns
 
     def expert_visual_mask(self, model: nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor | None:
         """Return (B, T) bool, true at the tokens that experts for visual tokens take."""

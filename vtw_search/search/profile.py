@@ -13,8 +13,8 @@ from profilers.prefill import PrefillMacs
 from profilers.timing import PairTiming, time_pair
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.tasks import Sample
-from vtw_search.operators import find_operator
 from vtw_search.policies import Policy
+from vtw_search.profiling.schedule import tokens_per_layer
 from vtw_search.runtime import apply_policy
 from vtw_search.search.macs import MacsCounter
 from vtw_search.tokens import TokenLayout
@@ -85,12 +85,7 @@ class Profiler:
 
     def tokens_per_layer(self, policy: Policy) -> list[int]:
         """Return how many tokens each decoder layer receives."""
-        layers = self.loaded.facts.num_layers
-        tokens = [self.layout.visual.shape[1]] * layers
-        for stage in policy.stages:
-            left = int(find_operator(stage.operator).keep(self.layout).sum())
-            tokens[stage.layer :] = [left] * (layers - stage.layer)
-        return tokens
+        return list(tokens_per_layer(policy, self.layout, self.loaded.facts.num_layers))
 
     def _time(self, policy: Policy) -> PairTiming:
         reference, candidate = (partial(self._prefill, each) for each in (Policy.keep_all(), policy))
