@@ -154,11 +154,7 @@ def load_config(*overrides: str, config_dirs: Sequence[str] = ()) -> SearchConfi
 def compose_config(
     primary: str, model: type[BaseModel], overrides: Sequence[str], config_dirs: Sequence[str] = ()
 ) -> DictConfig:
-    """Compose the primary configuration `primary` of `conf/`; `model` knows its keys, for near matches.
-
-    Raises:
-        ConfigError: a name is unknown or an override cannot be read.
-    """
+    """Compose `conf/<primary>.yaml`; `model` knows its keys, for near matches. Raises ConfigError."""
     extra = [f"hydra.searchpath=[{','.join('file://' + folder for folder in config_dirs)}]"] if config_dirs else []
     try:
         with initialize_config_module("conf", version_base="1.3"):
