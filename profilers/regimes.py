@@ -59,7 +59,7 @@ class Phases:
     """Times of one regime.
 
     Attributes:
-        vision_ms: median time of tower and projector, the same for both sides; None where it could not be run apart.
+        vision_ms: median time of the vision tower, the same for both sides; None where it could not be run apart.
         prefill: the decoder on the prompt, up to the first answer token.
         decode: one decode step, averaged over the answer; None where the answer is one token.
         output_tokens: of the regime.

@@ -14,9 +14,9 @@ from vtw_search.errors import ModelError, UnknownNameError
 from vtw_search.profiling.architectures import architecture_names, build_on_meta, load_architecture
 from vtw_search.profiling.counting import CountedPrompt, count_architecture
 
-# Billions of parameters that the model's publisher names, by name of the configuration.
+# Billions of parameters of the models that the configurations describe.
 BILLIONS = {
-    "llava_1_5_7b": 7.06, "llava_1_5_13b": 13.35, "qwen2_5_vl_7b": 8.29, "internvl3_8b": 7.4, "gemma3_4b": 4.3,
+    "llava_1_5_7b": 7.06, "llava_1_5_13b": 13.35, "qwen2_5_vl_7b": 8.29, "internvl3_8b": 7.94, "gemma3_4b": 4.3,
     "qwen3_vl_30b_a3b": 31.07,
 }  # fmt: skip
 

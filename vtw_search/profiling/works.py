@@ -73,7 +73,10 @@ class RegimeWorks:
         return work
 
     def vision(self) -> Work | None:
-        """Return tower and projector on the images of all rows; None where the tower cannot be called on its own."""
+        """Return the tower on the images of all rows; None where it cannot be called on its own.
+
+        A projector outside of the tower is not in it: it costs the same on both sides, and little.
+        """
         shape = self.adapter.shape(self.model)
         if shape.tower is None or shape.projector is None:
             return None
