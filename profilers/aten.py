@@ -92,16 +92,16 @@ _ARITHMETIC = """
     square sub sub_ where le lt ne isin isnan
 """
 _ACTIVATIONS = """
-    elu gelu gelu_ glu hardtanh leaky_relu log_softmax mish relu6 sigmoid sigmoid_ silu silu_ softmax softplus tanh
-    tanh_
+    elu erf erfinv gelu gelu_ glu hardtanh leaky_relu log_softmax mish relu6 sigmoid sigmoid_ silu silu_ softmax
+    softplus tanh tanh_
 """
 _NORMS_AND_REDUCTIONS = """
     _fused_rms_norm all amax amin any argmax argmin batch_norm cumprod cumsum group_norm instance_norm layer_norm
     linalg_vector_norm logsumexp mean min norm prod rms_norm std sum var
 """
 _RESAMPLING = """
-    adaptive_avg_pool1d adaptive_avg_pool2d avg_pool1d avg_pool2d max_pool2d upsample_bicubic2d upsample_bilinear2d
-    upsample_nearest2d
+    _upsample_bicubic2d_aa adaptive_avg_pool1d adaptive_avg_pool2d avg_pool1d avg_pool2d max_pool2d upsample_bicubic2d
+    upsample_bilinear2d upsample_linear1d upsample_nearest2d
 """
 _CREATION_AND_MOVEMENT = """
     alias argsort bincount broadcast_tensors bucketize clone col2im diff embedding empty_like expand_as eye fill_ flip

@@ -6,18 +6,17 @@ is left out by name (`profilers.aten`), and an operator that is neither stops th
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 
 import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 from torch._C import Value
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
-from torch.utils.flop_counter import FlopCounterMode
 
 from profilers.aten import COUNTED, NOT_COUNTED, Handle, UncountedOperatorError
+from profilers.tracing import TraceableCalls
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class MacsCount:
         by_operator: macs per counted operator; they add up to `total`.
         not_counted: calls per operator of `NOT_COUNTED`. Operators that only create, move or reshape data (fvcore's own
             list) are in neither mapping.
+        by_module: macs per submodule, by its name relative to the module; "" is the module itself.
         uncalled_modules: names, relative to the module, of the submodules that left nothing in the trace. The tracer
             drops work whose result is not used, so a layer listed here may run in reality, and is not in `total`.
     """
@@ -37,54 +37,12 @@ class MacsCount:
     by_operator: Mapping[str, int]
     not_counted: Mapping[str, int]
     uncalled_modules: tuple[str, ...]
+    by_module: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def flops(self) -> int:
         """Floating-point operations: 2 x macs."""
         return 2 * self.total
-
-
-@dataclass(frozen=True)
-class PrefillMacs:
-    """Multiply-adds of one prefill, by part; embeddings, norms and position encodings count as zero.
-
-    Attributes:
-        vision: macs of the vision tower.
-        projector: macs of the projector.
-        decoder_layers: macs of each decoder layer, first layer first.
-        lm_head: macs of the output projection.
-    """
-
-    vision: int
-    projector: int
-    decoder_layers: tuple[int, ...]
-    lm_head: int
-
-    @property
-    def decoder(self) -> int:
-        """Macs of all decoder layers."""
-        return sum(self.decoder_layers)
-
-    @property
-    def total(self) -> int:
-        """Macs of all parts."""
-        return self.vision + self.projector + self.decoder + self.lm_head
-
-    @property
-    def flops(self) -> int:
-        """Floating-point operations: 2 x macs."""
-        return 2 * self.total
-
-    def as_dict(self) -> dict[str, int | list[int]]:
-        """Macs of the parts and their sums, ready for JSON."""
-        return {
-            "vision": self.vision,
-            "projector": self.projector,
-            "decoder_layers": list(self.decoder_layers),
-            "lm_head": self.lm_head,
-            "decoder": self.decoder,
-            "total": self.total,
-        }
 
 
 def count_macs(module: nn.Module, /, *args: object, **kwargs: object) -> MacsCount:
@@ -114,45 +72,16 @@ def count_macs(module: nn.Module, /, *args: object, **kwargs: object) -> MacsCou
     analysis = FlopCountAnalysis(call, call.inputs).clear_op_handles().set_op_handle(**handles)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), TraceableCalls():
             by_operator = {name: int(macs) for name, macs in analysis.by_operator().items()}
     finally:
         _remove_tracer_hooks(module)
+    by_module = {_in_module(name): int(macs) for name, macs in analysis.by_module().items() if name}
     not_counted = dict(analysis.unsupported_ops())
     if unknown := {name: calls for name, calls in not_counted.items() if name not in NOT_COUNTED}:
         raise UncountedOperatorError(unknown)
-    return MacsCount(sum(by_operator.values()), by_operator, not_counted, _names_in_module(analysis.uncalled_modules()))
-
-
-def count_macs_outside(module: nn.Module, inner: Iterable[nn.Module], /, **kwargs: object) -> int:
-    """Counts the multiply-adds of `module(**kwargs)` that are spent outside the submodules `inner`.
-
-    Some models cannot be traced as a whole, because sizes in them depend on values. Here the call is made once and
-    watched by torch's FlopCounterMode; attention is computed by its plain formula meanwhile, which is counted by the
-    full-square convention, as in `count_macs`.
-
-    Args:
-        module: the module to call.
-        inner: submodules that do not contain each other; a call of one of them counts as zero.
-        **kwargs: keyword arguments of the call.
-
-    Returns:
-        The macs, half of the flops that torch reports.
-    """
-    names = {submodule: name for name, submodule in module.named_modules()}
-    # torch's module tracker hooks gradients of inputs that want one, also where none are computed.
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
-            module(**kwargs)
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-    counts = {name: sum(parts.values()) for name, parts in counter.get_flop_counts().items()}
-    inside = sum(counts.get(f"{type(module).__name__}.{names[submodule]}", 0) for submodule in inner)
-    return int(counts["Global"] - inside) // 2
+    uncalled = tuple(sorted({_in_module(name) for name in analysis.uncalled_modules()} - {""}))
+    return MacsCount(sum(by_operator.values()), by_operator, not_counted, uncalled, by_module)
 
 
 class _TensorCall(nn.Module):
@@ -200,9 +129,9 @@ def _remove_tracer_hooks(module: nn.Module) -> None:
                 del hooks[key]
 
 
-def _names_in_module(names: set[str]) -> tuple[str, ...]:
+def _in_module(name: str) -> str:
     # The tracer saw the module as the child "module" of a `_TensorCall`.
-    return tuple(sorted({name.partition(".")[2] for name in names} - {""}))
+    return name.partition(".")[2]
 
 
 def _named(name: str, handle: Handle) -> Callable[[list[Value], list[Value]], Counter[str]]:

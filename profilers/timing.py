@@ -4,16 +4,14 @@ The two are called in rounds A B B A (A the reference, B the candidate) in one p
 such as clock rates, temperature or other load, falls on both alike. All values are kept.
 """
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from math import isfinite
 from statistics import median, quantiles
 
 import torch
 
-Call = Callable[[], object]
+from profilers.stopwatch import Call, CpuStopwatch, plain, stopwatch_of
 
 
 @dataclass(frozen=True)
@@ -110,11 +108,9 @@ def time_pair(
     """
     device = torch.device(device)
     _check(device, repeats, warmup, clock)
-    measure = (
-        partial(_cuda_round_ms, device) if device.type == "cuda" else partial(_round_ms, clock or time.perf_counter)
-    )
-    order = (reference, candidate, candidate, reference)
-    rounds = [measure(order) for _ in range(warmup + repeats)][warmup:]
+    stopwatch = stopwatch_of(device) if clock is None else CpuStopwatch(clock)
+    works = [plain(call) for call in (reference, candidate, candidate, reference)]
+    rounds = [stopwatch.block(works).times_ms for _ in range(warmup + repeats)][warmup:]
     return PairTiming(
         reference_ms=tuple(ms for first, _, _, last in rounds for ms in (first, last)),
         candidate_ms=tuple(ms for _, first, last, _ in rounds for ms in (first, last)),
@@ -130,29 +126,3 @@ def _check(device: torch.device, repeats: int, warmup: int, clock: Callable[[], 
         raise ValueError(f"device must be cpu or cuda; got {device}. Move the work to one of them.")
     if device.type == "cuda" and clock is not None:
         raise ValueError(f"A clock only times the cpu; got one for {device}. Leave clock out to use CUDA events.")
-
-
-def _round_ms(clock: Callable[[], float], calls: Iterable[Call]) -> list[float]:
-    times_ms = []
-    for call in calls:
-        start = clock()
-        call()
-        times_ms.append(1000 * (clock() - start))
-    return times_ms
-
-
-def _cuda_round_ms(device: torch.device, calls: Iterable[Call]) -> list[float]:
-    stream = torch.cuda.current_stream(device)
-    events = []
-    for call in calls:
-        start, end = _cuda_event(), _cuda_event()
-        start.record(stream)
-        call()
-        end.record(stream)
-        events.append((start, end))
-    torch.cuda.synchronize(device)
-    return [start.elapsed_time(end) for start, end in events]
-
-
-def _cuda_event() -> torch.cuda.Event:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 import conf
+from vtw_search import Policy
 from vtw_search.config import load_config
+from vtw_search.profile_config import load_profile_config
 
 FOLDER = Path(conf.__file__).parent
 OPTIONS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.yaml"))
@@ -15,11 +17,11 @@ OPTIONS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in
 
 def test_there_are_options() -> None:
     assert {option.split("/")[0] for option in OPTIONS} == {
-        "experiment", "limits", "model", "profile", "space", "task", "tracking",
+        "experiment", "limits", "model", "profile", "recipe", "space", "task", "tracking",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", [option for option in OPTIONS if not option.startswith("recipe/")])
 def test_every_yaml_composes(option: str) -> None:
     group, name = option.split("/")
     needed = ["task.path=my.jsonl"] if name == "jsonl" else []
@@ -35,6 +37,15 @@ def test_presets_of_limits_say_what_their_names_promise() -> None:
     assert load_config("limits=first_token_200ms").limits.at_most == {"latency_ms": 200}
     assert load_config("limits=weighted").limits.weights == {"macs_ratio": 1.0, "accuracy_drop": 10.0}
     assert load_config("limits=vtw_paper").limits.confidence is None
+
+
+@pytest.mark.parametrize("option", [each for each in OPTIONS if each.startswith(("recipe/", "model/", "profile/"))])
+def test_every_yaml_of_a_profile_composes(option: str) -> None:
+    group, name = option.split("/")
+    chosen = {"recipe": "vtw", group: name}
+    config = load_profile_config(*(f"{key}={value}" for key, value in chosen.items()), "recipe.layer=3")
+    assert config.recipe is not None
+    assert config.recipe.policy() == Policy.withdraw(3)
 
 
 def test_a_user_adds_options_of_their_own(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from hydra import compose, initialize_config_module
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
@@ -17,18 +17,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vtw_search.errors import ConfigError, near_matches
 
+_Settings = TypeVar("_Settings", bound=BaseModel)
 Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 SliceLimits = dict[Literal["kl_nats", "accuracy_drop"], Bound]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-class _Group(BaseModel):
+class Group(BaseModel):
+    """One group of settings: frozen, and without unknown keys."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ModelSettings(_Group):
+class ModelSettings(Group):
     """Which model, and how it computes."""
 
     path: str
@@ -38,24 +41,24 @@ class ModelSettings(_Group):
     attention: Literal["eager", "sdpa"] = "sdpa"
 
 
-class TaskLimits(_Group):
+class TaskLimits(Group):
     """A task's default limits."""
 
     kl_nats: Bound | None = 0.01
     accuracy_drop: Bound | None = 0.02
 
 
-class TaskSettings(_Group):
+class TaskSettings(Group):
     """One task: where its samples come from and how long answers may be."""
 
-    name: Annotated[str, Field(pattern=_NAME)] | None = None
+    name: Name | None = None
     source: str
     options: dict[str, Any] = {}
     max_new_tokens: Count
     limits: TaskLimits = TaskLimits()
 
 
-class TaskOverrides(_Group):
+class TaskOverrides(Group):
     """Limits of one task that replace those asked for all tasks."""
 
     kl_nats: Bound | None = None
@@ -66,7 +69,7 @@ class TaskOverrides(_Group):
     at_most: dict[str, Bound] = {}
 
 
-class LimitSettings(_Group):
+class LimitSettings(Group):
     """The limits of the search; `task` stands for the task's own default."""
 
     kl_nats: Bound | Literal["task"] | None = "task"
@@ -86,21 +89,21 @@ class LimitSettings(_Group):
     per_task: dict[str, TaskOverrides] = {}
 
 
-class SpaceSettings(_Group):
+class SpaceSettings(Group):
     """Range of K; None takes the model's own."""
 
     first_layer: Count | None = None
     last_layer: Count | None = None
 
 
-class ProfileSettings(_Group):
+class ProfileSettings(Group):
     """How often prefills are timed; 0 repeats count macs only."""
 
     repeats: Annotated[int, Field(ge=0)] = 5
     warmup: Annotated[int, Field(ge=0)] = 2
 
 
-class TrackingSettings(_Group):
+class TrackingSettings(Group):
     """The MLflow store; no uri, no tracking."""
 
     uri: str | None = None
@@ -108,7 +111,7 @@ class TrackingSettings(_Group):
     timeout_s: Annotated[float, Field(gt=0)] = 10.0
 
 
-class SampleSettings(_Group):
+class SampleSettings(Group):
     """At most so many samples per split and task."""
 
     calibration: Count = 100
@@ -117,17 +120,17 @@ class SampleSettings(_Group):
     holdout: Count = 300
 
 
-class NoiseSettings(_Group):
+class NoiseSettings(Group):
     """How the noise of the numbers themselves is measured; 0 samples leave it out."""
 
     samples: Annotated[int, Field(ge=0)] = 32
     variations: list[Literal["batch", "attention", "dtype"]] = ["batch", "attention", "dtype"]
 
 
-class SearchConfig(_Group):
+class SearchConfig(Group):
     """Everything a search depends on."""
 
-    search: Annotated[str, Field(pattern=_NAME)] | None = None
+    search: Name | None = None
     runs: str = "runs"
     seed: Annotated[int, Field(ge=0)] = 0
     batch_size: Count = 50
@@ -167,35 +170,51 @@ def load_config(*overrides: str, config_dirs: Sequence[str] = ()) -> SearchConfi
     Raises:
         ConfigError: a name is unknown (with near matches) or a value is not allowed; all bad values are listed at once.
     """
+    return validate(compose_config("config", SearchConfig, overrides, config_dirs))
+
+
+def compose_config(
+    primary: str, model: type[BaseModel], overrides: Sequence[str], config_dirs: Sequence[str] = ()
+) -> DictConfig:
+    """Compose `conf/<primary>.yaml`; `model` knows its keys, for near matches. Raises ConfigError."""
     extra = [f"hydra.searchpath=[{','.join('file://' + folder for folder in config_dirs)}]"] if config_dirs else []
     try:
         with initialize_config_module("conf", version_base="1.3"):
-            composed = compose("config", overrides=[*overrides, *extra])
+            return compose(primary, overrides=[*overrides, *extra])
     except MissingConfigException as error:
         raise _unknown_option(error) from error
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
-        raise _bad_override(error, list(overrides)) from error
-    return validate(composed)
+        raise _bad_override(error, list(overrides), model) from error
 
 
 def validate(composed: DictConfig | Mapping[str, Any]) -> SearchConfig:
     """Check a composed configuration; ConfigError lists every bad value."""
+    # `task` only carries the command-line options of task=jsonl, which the tasks refer to.
+    content = {key: value for key, value in content_of(composed).items() if key not in {"task", "hydra"}}
+    config = validated(SearchConfig, content)
+    if len(config.named_tasks) < len(config.tasks):
+        raise ConfigError("two tasks must not have one name", value=sorted(config.tasks), remedy="set task.name")
+    _check_task_names(config)
+    return config
+
+
+def content_of(composed: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Return a composed configuration as plain values; ConfigError names a setting that needs a value."""
     try:
         content = OmegaConf.to_container(_as_config(composed), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         raise ConfigError(f"the setting {key} needs a value", remedy=f"add {key}=...") from error
     assert isinstance(content, dict)
-    # `task` only carries the command-line options of task=jsonl, which the tasks refer to.
-    content = {key: value for key, value in content.items() if key not in {"task", "hydra"}}
+    return {str(key): value for key, value in content.items()}
+
+
+def validated(model: type[_Settings], content: Mapping[str, Any]) -> _Settings:
+    """Return `content` as `model`; ConfigError lists every bad value."""
     try:
-        config = SearchConfig.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         raise ConfigError("; ".join(_problem(detail) for detail in error.errors())) from error
-    if len(config.named_tasks) < len(config.tasks):
-        raise ConfigError("two tasks must not have one name", value=sorted(config.tasks), remedy="set task.name")
-    _check_task_names(config)
-    return config
 
 
 def _as_config(composed: DictConfig | Mapping[str, Any]) -> DictConfig:
@@ -225,12 +244,12 @@ def _unknown_option(error: MissingConfigException) -> ConfigError:
     return ConfigError(f"unknown {group or 'config'} {option!r}", remedy=near_matches(option, error.options))
 
 
-def _bad_override(error: Exception, overrides: list[str]) -> ConfigError:
+def _bad_override(error: Exception, overrides: list[str], model: type[BaseModel]) -> ConfigError:
     text = str(error).splitlines()[0]
     key = re.search(r"(?:override|find|append to config. An item is already at) '([^'=]+)", text)
     if key is None or "override" not in text.lower():
         return ConfigError(text, value=" ".join(overrides), remedy="overrides look like group=option or key.sub=value")
-    known = [*_known_keys(SearchConfig), "task", "task.path"]
+    known = [*_known_keys(model), "task", "task.path"]
     if key.group(1) in known:
         remedy = f"write +{key.group(1)}.<task>.<limit>=<value>"
         return ConfigError(f"entries are added to {key.group(1)} with a plus", value=" ".join(overrides), remedy=remedy)

@@ -1,6 +1,5 @@
 """How a call is counted: its arguments, its outputs, what it leaves behind, and sums of counts."""
 
-import json
 import logging
 from collections import UserDict
 from collections.abc import Callable, Iterator
@@ -8,12 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from profilers.macs import PrefillMacs, count_macs
+from profilers.macs import count_macs
 
 
 class Function(nn.Module):
@@ -125,22 +122,3 @@ def test_count_is_one_call_without_traces(
     assert list(hooks_of(module)) == hooks
     assert all(parameter.grad is None and parameter.requires_grad for parameter in module.parameters())
     assert (capfd.readouterr(), caplog.records, recwarn.list) == (("", ""), [], [])
-
-
-counts = st.integers(0, 10**15)
-
-
-@given(vision=counts, projector=counts, layers=st.lists(counts, max_size=5), lm_head=counts)
-def test_prefill_macs_add_up(vision: int, projector: int, layers: list[int], lm_head: int) -> None:
-    prefill = PrefillMacs(vision, projector, tuple(layers), lm_head)
-    assert prefill.decoder == sum(layers)
-    assert prefill.total == vision + projector + sum(layers) + lm_head
-    assert prefill.flops == 2 * prefill.total
-    assert json.loads(json.dumps(prefill.as_dict())) == {
-        "vision": vision,
-        "projector": projector,
-        "decoder_layers": layers,
-        "lm_head": lm_head,
-        "decoder": sum(layers),
-        "total": prefill.total,
-    }

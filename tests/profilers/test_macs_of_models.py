@@ -10,7 +10,8 @@ from transformers import CLIPVisionConfig, DynamicCache, LlamaConfig, LlavaConfi
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from profilers.macs import PrefillMacs, count_macs
+from profilers.macs import count_macs
+from profilers.prefill import PrefillMacs
 
 # 4 x 4 patches of 8 pixels and a class token; grouped queries in the decoder.
 VISION = CLIPVisionConfig(

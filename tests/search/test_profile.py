@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from profilers.macs import count_macs
+from profilers.timing import PairTiming
 from vtw_search import Policy, apply_policy
 from vtw_search.evaluation.model import LoadedModel, load_model
 from vtw_search.evaluation.tasks import easy_vqa
-from vtw_search.search.macs import TracedCounter
+from vtw_search.records import KL_COLUMNS, Measurement
+from vtw_search.search.front import worth_timing
 from vtw_search.search.profile import Profiler, profile_columns
 
 
@@ -29,25 +31,6 @@ def test_the_composed_macs_equal_a_count_of_the_whole_prefill(
     with apply_policy(loaded.model, policy):
         whole = count_macs(loaded.model, **profiler.inputs, use_cache=False, logits_to_keep=1)
     assert profiler.macs(policy).total == whole.total
-
-
-@pytest.mark.parametrize("policy", [Policy.keep_all(), Policy.withdraw(layer=4)])
-def test_parts_on_the_meta_device_and_calls_on_the_loaded_model_agree(
-    loaded: LoadedModel, profiler: Profiler, policy: Policy
-) -> None:
-    tokens = profiler.tokens_per_layer(policy)
-    parts, called = profiler.macs(policy), TracedCounter(loaded, profiler.inputs).count(policy, tokens)
-    assert called.decoder_layers == parts.decoder_layers
-    assert called.lm_head == parts.lm_head
-    assert called.vision == parts.vision + parts.projector
-
-
-def test_counts_for_other_lengths_than_the_layers_receive_are_refused(loaded: LoadedModel, profiler: Profiler) -> None:
-    policy = Policy.withdraw(layer=4)
-    tokens = profiler.tokens_per_layer(policy)
-    tokens[7] += 1
-    with pytest.raises(AssertionError, match=f"layer 7 got {tokens[6]} tokens, not {tokens[7]}"):
-        TracedCounter(loaded, profiler.inputs).count(policy, tokens)
 
 
 def test_the_tokens_per_layer_are_what_the_layers_receive(loaded: LoadedModel, profiler: Profiler) -> None:
@@ -72,3 +55,38 @@ def test_a_profile_becomes_columns(profiler: Profiler) -> None:
     assert columns["visual_tokens"] == 64
     assert columns["latency_ms"] > 0
     assert columns["latency_repeats"] == 2
+
+
+def test_equal_token_schedules_are_timed_once(
+    loaded: LoadedModel, profiler: Profiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[Policy] = []
+    whole = Profiler._time
+
+    def time(self: Profiler, policy: Policy) -> PairTiming:
+        timed.append(policy)
+        return whole(self, policy)
+
+    monkeypatch.setattr(Profiler, "_time", time)
+    # Withdrawal at the last layer's end keeps every token in every layer, as keep-all does.
+    first, second = Policy.keep_all(), Policy.withdraw(loaded.facts.num_layers)
+    monkeypatch.setattr(profiler, "_timings", {})
+    assert profiler.profile(first).timing is profiler.profile(second).timing
+    assert profiler.profile(Policy.withdraw(2)).timing is not profiler.profile(first).timing
+    assert timed == [first, Policy.withdraw(2)]
+    assert profiler.profile(Policy.withdraw(3), timed=False).timing is None
+    assert len(timed) == 2
+
+
+def test_what_no_limits_can_choose_is_not_timed() -> None:
+    def row(layer: int, macs: int, accuracy: float, kl: float, failure: str | None = None) -> Measurement:
+        kls = dict.fromkeys(KL_COLUMNS.values(), kl)
+        policy = Policy.withdraw(layer) if layer < 9 else Policy.keep_all()
+        return Measurement(task="t", policy=policy, layer=layer, macs=macs, accuracy=accuracy, failure=failure, **kls)
+
+    rows = [row(9, 100, 0.9, 0.0), row(2, 50, 0.5, 0.4), row(4, 60, 0.8, 0.1), row(6, 70, 0.8, 0.2)]
+    rows += [row(7, 70, 0.9, 0.3), row(3, 10, 1.0, 0.0, failure="out of memory")]
+    chosen = worth_timing(rows)
+    assert chosen == {rows[place].policy.digest() for place in (0, 1, 2, 4)}
+    worse = [row(9, 100, 0.5, 0.5), row(2, 50, 0.9, 0.0)]
+    assert worth_timing(worse) == {each.policy.digest() for each in worse}

@@ -7,8 +7,10 @@ from typing import Any
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from vtw_search.adapters.base import Adapter, LayerArguments, MacsModel, ModuleCall, VisionTower
+from vtw_search.adapters.base import Adapter, LayerArguments, VisionTower
+from vtw_search.adapters.ernie4_5_vl_moe import Ernie4_5VLMoeAdapter
 from vtw_search.adapters.gemma3 import Gemma3Adapter
+from vtw_search.adapters.gemma3n import Gemma3nAdapter
 from vtw_search.adapters.generic import GenericAdapter
 from vtw_search.adapters.glm4v import Glm4vAdapter
 from vtw_search.adapters.granite4_vision import Granite4VisionAdapter
@@ -19,9 +21,13 @@ from vtw_search.adapters.llava import LlavaAdapter
 from vtw_search.adapters.llava_next import LlavaNextAdapter, LlavaNextVideoAdapter
 from vtw_search.adapters.llava_onevision import LlavaOnevisionAdapter
 from vtw_search.adapters.mistral3 import Mistral3Adapter
+from vtw_search.adapters.molmo2 import Molmo2Adapter
+from vtw_search.adapters.muse_glimmer import MuseGlimmerAdapter
 from vtw_search.adapters.paligemma import PaliGemmaAdapter
 from vtw_search.adapters.qwen2_vl import Qwen2_5_VLAdapter, Qwen2VLAdapter
 from vtw_search.adapters.qwen3_vl import Qwen3VLAdapter
+from vtw_search.adapters.shieldgemma2 import ShieldGemma2Adapter
+from vtw_search.adapters.step3p7 import Step3p7Adapter
 from vtw_search.adapters.structure import (
     LayerCache,
     keeps_keys_and_values,
@@ -30,13 +36,16 @@ from vtw_search.adapters.structure import (
     patched_by,
     structural_problem,
 )
+from vtw_search.adapters.towers import reads_sizes, tower_inputs, tower_layers
 from vtw_search.adapters.video_llava import VideoLlavaAdapter
 from vtw_search.adapters.vipllava import VipLlavaAdapter
 from vtw_search.errors import ModelError
 
 # `model_type` of the config -> adapter.
 ADAPTERS: dict[str, type[Adapter]] = {
+    "ernie4_5_vl_moe": Ernie4_5VLMoeAdapter,
     "gemma3": Gemma3Adapter,
+    "gemma3n": Gemma3nAdapter,
     "glm46v": Glm4vAdapter,
     "glm4v": Glm4vAdapter,
     "glm4v_moe": Glm4vAdapter,
@@ -51,10 +60,14 @@ ADAPTERS: dict[str, type[Adapter]] = {
     "llava_next_video": LlavaNextVideoAdapter,
     "llava_onevision": LlavaOnevisionAdapter,
     "mistral3": Mistral3Adapter,
+    "molmo2": Molmo2Adapter,
+    "muse_glimmer": MuseGlimmerAdapter,
     "paligemma": PaliGemmaAdapter,
     "qwen2_5_vl": Qwen2_5_VLAdapter,
     "qwen2_vl": Qwen2VLAdapter,
     "qwen3_vl": Qwen3VLAdapter,
+    "shieldgemma2": ShieldGemma2Adapter,
+    "step3p7": Step3p7Adapter,
     "smolvlm": SmolVLMAdapter,
     "video_llava": VideoLlavaAdapter,
     "vipllava": VipLlavaAdapter,
@@ -98,13 +111,14 @@ __all__ = [
     "GenericAdapter",
     "LayerArguments",
     "LayerCache",
-    "MacsModel",
-    "ModuleCall",
     "VisionTower",
     "find_adapter",
     "keeps_keys_and_values",
     "layer_caches",
     "layer_kinds",
     "patched_by",
+    "reads_sizes",
     "structural_problem",
+    "tower_inputs",
+    "tower_layers",
 ]

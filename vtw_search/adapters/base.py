@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
 
+from vtw_search.adapters.model_shape import ShapeQuestions
 from vtw_search.adapters.prompts import content, tensors
 from vtw_search.adapters.structure import last_layer_before_shared_keys, recount_problem
 from vtw_search.errors import ModelError, RuntimeUseError
@@ -21,31 +22,6 @@ from vtw_search.tokens import Grid
 if TYPE_CHECKING:
     # Deployment does not need Pillow.
     from PIL import Image
-
-
-@dataclass(frozen=True)
-class ModuleCall:
-    """A module and the arguments of one call: what a counter needs to count it, on the meta device where possible."""
-
-    module: nn.Module
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-
-
-class MacsModel(Protocol):
-    """The parts of a prefill as calls that a counter can trace without weights. Batch size is 1."""
-
-    def vision(self, images: int) -> ModuleCall:
-        """Vision tower on `images` images."""
-
-    def projector(self, images: int) -> ModuleCall:
-        """Projector on the features of `images` images."""
-
-    def decoder_layer(self, layer: int, tokens: int) -> ModuleCall:
-        """Decoder layer `layer` on `tokens` tokens."""
-
-    def lm_head(self) -> ModuleCall:
-        """Output projection of one position."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +84,7 @@ IMAGE = Modality("image", ("image_token_id", "image_token_index"), ("pixel_value
 VIDEO = Modality("video", ("video_token_id", "video_token_index"), ("pixel_values_videos",))
 
 
-class Adapter:
+class Adapter(ShapeQuestions):
     """Answers for a decoder that is a stack of self-attention layers with placeholder tokens for what is visual.
 
     A family's file sets the attributes below and overrides what is different.
@@ -275,10 +251,6 @@ class Adapter:
         if grid is None:
             raise ModelError(f"{self.class_name}: {_NO_GRIDS.reason}", remedy=_NO_GRIDS.remedy)
         return [grid] * -(-tokens // grid.tokens)
-
-    def macs_model(self, model: nn.Module) -> MacsModel | None:
-        """Return the parts of `model`'s prefill as calls on the meta device; None where they have to be traced."""
-        return None
 
 
 _NO_GRIDS = Missing("its adapter does not know the grid of the visual tokens", "prune with scorer uniform")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
+from profilers.shapes import Projection, ProjectorShape
 from vtw_search.adapters.base import IMAGE, Adapter
 from vtw_search.tokens import Grid
 
@@ -22,3 +24,17 @@ class Gemma3Adapter(Adapter):
         config: Any = model.config
         side = math.isqrt(config.mm_tokens_per_image)
         return Grid(side, side)
+
+    def projector_shape(self, model: nn.Module) -> ProjectorShape:
+        """Return the one matrix that patches meet after they were pooled."""
+        return gemma3_projector_shape(self.projector_parts(model), model)
+
+
+def gemma3_projector_shape(parts: Mapping[str, nn.Module], model: nn.Module) -> ProjectorShape:
+    """Return the shape of Gemma 3's projector: a plain parameter, not a linear layer."""
+    config: Any = model.config
+    ((name, part),) = parts.items()
+    inputs, outputs = part.get_parameter("mm_input_projection_weight").shape
+    side = config.vision_config.image_size // config.vision_config.patch_size
+    merge = side**2 // config.mm_tokens_per_image
+    return ProjectorShape((Projection(name, inputs, outputs),), merge, modules=(name,))

@@ -4,53 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
-from transformers import AutoModelForImageTextToText
 
-from vtw_search.adapters.base import IMAGE, Adapter, MacsModel, ModuleCall, VisionTower
+from vtw_search.adapters.base import IMAGE, Adapter, VisionTower
 from vtw_search.tokens import Grid
-
-
-class LlavaMacsModel:
-    """Parts of a LLaVA prefill: decoder, projector and head on the meta device, the tower as it is loaded.
-
-    The tower stays where it is because a convolution cannot be traced on meta tensors (torch 2.13).
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._config: Any = model.config
-        self._tower = model.get_submodule("model.vision_tower")
-        with torch.device("meta"):
-            self._model = AutoModelForImageTextToText.from_config(self._config).eval()  # type: ignore[no-untyped-call]
-
-    def vision(self, images: int) -> ModuleCall:
-        """Vision tower on `images` images of the tower's own size."""
-        vision, like = self._config.vision_config, next(self._tower.parameters())
-        pixels = like.new_zeros(images, vision.num_channels, vision.image_size, vision.image_size)
-        return ModuleCall(self._tower, (pixels,), {})
-
-    def projector(self, images: int) -> ModuleCall:
-        """Projector on the patch features; the class token was cut off unless the strategy is `full`."""
-        vision = self._config.vision_config
-        patches = (vision.image_size // vision.patch_size) ** 2
-        patches += self._config.vision_feature_select_strategy == "full"
-        projector = self._model.model.multi_modal_projector
-        return ModuleCall(projector, (torch.empty(images, patches, projector.linear_1.in_features, device="meta"),), {})
-
-    def decoder_layer(self, layer: int, tokens: int) -> ModuleCall:
-        """Decoder layer `layer` on `tokens` tokens, causal, without cache."""
-        decoder = self._model.model.language_model
-        hidden = torch.empty(1, tokens, self._config.text_config.hidden_size, device="meta")
-        positions = torch.zeros(1, tokens, dtype=torch.long, device="meta")
-        rotary = decoder.rotary_emb(hidden, position_ids=positions)
-        return ModuleCall(decoder.layers[layer], (hidden,), {"position_embeddings": rotary, "attention_mask": None})
-
-    def lm_head(self) -> ModuleCall:
-        """Output projection of the last position."""
-        return ModuleCall(
-            self._model.lm_head, (torch.empty(1, 1, self._config.text_config.hidden_size, device="meta"),), {}
-        )
 
 
 def patch_grid(model: nn.Module) -> Grid:
@@ -91,6 +48,7 @@ class LlavaAdapter(Adapter):
         """Return the patches of an image."""
         return patch_grid(model)
 
-    def macs_model(self, model: nn.Module) -> MacsModel:
-        """Return the parts of `model`'s prefill."""
-        return LlavaMacsModel(model)
+    def projector_extra_rows(self, model: nn.Module) -> int:
+        """Return 1 where the class token passes the projector with the patches."""
+        config: Any = model.config
+        return int(config.vision_feature_select_strategy == "full")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from vtw_search.records import KL_COLUMNS, Measurement
 from vtw_search.results import Row
 from vtw_search.search.objective import DEFAULT, Objective
 
@@ -15,6 +16,27 @@ def mark_front(rows: Sequence[Row]) -> list[Row]:
     return [
         replace(row, on_front=row.feasible and not any(_dominates(other, row) for other in feasible)) for row in rows
     ]
+
+
+def worth_timing(measurements: Sequence[Measurement]) -> set[str]:
+    """Return digests of keep-all and of all policies that no other one beats in macs, accuracy and every KL.
+
+    Whatever the limits are, the front they leave is among these: a policy that beats another one in all of them is
+    feasible wherever the other one is.
+    """
+    costs = {row.policy.digest(): _costs(row) for row in measurements if row.failure is None and row.macs is not None}
+    keep_all = {row.policy.digest() for row in measurements if row.policy.is_keep_all}
+    return keep_all | {name for name, own in costs.items() if not any(_beats(each, own) for each in costs.values())}
+
+
+def _costs(row: Measurement) -> tuple[float, ...]:
+    kls = (getattr(row, name) for name in KL_COLUMNS.values())
+    accuracy = 0.0 if row.accuracy is None else row.accuracy
+    return (float(row.macs or 0), -accuracy, *(float("inf") if kl is None else float(kl) for kl in kls))
+
+
+def _beats(left: tuple[float, ...], right: tuple[float, ...]) -> bool:
+    return left != right and all(x <= y for x, y in zip(left, right, strict=True))
 
 
 def _dominates(left: Row, right: Row) -> bool:

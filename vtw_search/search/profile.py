@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from profilers.macs import PrefillMacs
+from profilers.prefill import PrefillMacs
 from profilers.timing import PairTiming, time_pair
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.tasks import Sample
-from vtw_search.operators import find_operator
 from vtw_search.policies import Policy
+from vtw_search.profiling.schedule import tokens_per_layer
 from vtw_search.runtime import apply_policy
-from vtw_search.search.macs import macs_counter
+from vtw_search.search.macs import MacsCounter
 from vtw_search.tokens import TokenLayout
 
 
@@ -71,26 +71,31 @@ class Profiler:
         visual = loaded.adapter.visual_mask(loaded.model, self.inputs)
         assert visual is not None, "a sample with images has visual tokens"
         self.layout = TokenLayout(visual, torch.zeros_like(visual))
-        self._counter = macs_counter(loaded, self.inputs)
+        self._counter = MacsCounter(loaded, self.inputs)
+        self._timings: dict[tuple[int, ...], PairTiming] = {}
 
-    def profile(self, policy: Policy) -> Profile:
-        """Count a policy's macs and, if repeats were asked for, time it against keep-all."""
-        timing = self._time(policy) if self.repeats else None
+    def profile(self, policy: Policy, *, timed: bool = True) -> Profile:
+        """Count a policy's macs and, if that is wanted and repeats were asked for, time it against keep-all.
+
+        Policies that let equally many tokens into every layer do the same work, and are timed once.
+        """
+        timing = self._timing(policy) if timed and self.repeats else None
         visual = int(self.layout.visual.sum())
         return Profile(self.layout.visual.shape[1], visual, self.macs(policy), timing)
 
     def macs(self, policy: Policy) -> PrefillMacs:
         """Return the macs of a prefill."""
-        return self._counter.count(policy, self.tokens_per_layer(policy))
+        return self._counter.count(self.tokens_per_layer(policy))
 
     def tokens_per_layer(self, policy: Policy) -> list[int]:
         """Return how many tokens each decoder layer receives."""
-        layers = self.loaded.facts.num_layers
-        tokens = [self.layout.visual.shape[1]] * layers
-        for stage in policy.stages:
-            left = int(find_operator(stage.operator).keep(self.layout).sum())
-            tokens[stage.layer :] = [left] * (layers - stage.layer)
-        return tokens
+        return list(tokens_per_layer(policy, self.layout, self.loaded.facts.num_layers))
+
+    def _timing(self, policy: Policy) -> PairTiming:
+        schedule = tuple(self.tokens_per_layer(policy))
+        if schedule not in self._timings:
+            self._timings[schedule] = self._time(policy)
+        return self._timings[schedule]
 
     def _time(self, policy: Policy) -> PairTiming:
         reference, candidate = (partial(self._prefill, each) for each in (Policy.keep_all(), policy))

@@ -18,6 +18,7 @@ from vtw_search.policies import Policy
 from vtw_search.records import OUT_OF_MEMORY, Measurement, RecordStore, SampleRecord
 from vtw_search.scorers import SCORERS
 from vtw_search.search.aggregate import holdout_numbers, measurement_of
+from vtw_search.search.front import worth_timing
 from vtw_search.search.profile import Profiler, profile_columns
 
 SEARCH_SPLITS = ("calibration", "selection")
@@ -128,17 +129,20 @@ class Study:
         layers = self.loaded.facts.num_layers
         profiler = Profiler(self.loaded, self.splits["selection"], self.settings.repeats, self.settings.warmup)
         reference_macs = profiler.macs(Policy.keep_all()).total
-        for policy in missing:
-            row = measurement_of(frame, self.settings.task, policy, layers)
-            if row.failure is None:
-                row = self._profiled(row, profiler, reference_macs)
-            store.add_measurement(row)
+        rows = [measurement_of(frame, self.settings.task, policy, layers) for policy in missing]
+        counted = [row if row.failure else self._profiled(row, profiler, reference_macs, timed=False) for row in rows]
+        measured = [row for row in known.values() if row.policy in candidates and row.policy not in missing]
+        wanted = worth_timing([*measured, *counted])
+        for row in counted:
+            timed = row.failure is None and row.policy.digest() in wanted
+            store.add_measurement(self._profiled(row, profiler, reference_macs, timed=True) if timed else row)
             self.progress.advance()
 
-    def _profiled(self, row: Measurement, profiler: Profiler, reference_macs: int) -> Measurement:
+    def _profiled(self, row: Measurement, profiler: Profiler, reference_macs: int, *, timed: bool) -> Measurement:
         try:
             with out_of_memory_is_a_failure():
-                return row.model_copy(update=profile_columns(profiler.profile(row.policy), reference_macs))
+                profile = profiler.profile(row.policy, timed=timed)
+                return row.model_copy(update=profile_columns(profile, reference_macs))
         except CandidateError as error:
             return Measurement(task=row.task, policy=row.policy, layer=row.layer, failure=f"{error} while timed")
 

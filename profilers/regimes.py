@@ -1,0 +1,156 @@
+"""Regimes of use, and in words whether a policy pays off in each.
+
+A policy's gain depends on how many prompts run together, how many of their tokens are visual and how long the answers
+are; a single number would hide where it loses.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from typing import Final, Literal
+
+from profilers.statistics import Blocks, Interval, combined_interval
+
+Verdict = Literal["pays off", "does not", "cannot tell"]
+_AXES: Final = ("batch", "visual_tokens", "prompt_tokens", "output_tokens")
+
+
+@dataclass(frozen=True, order=True)
+class Regime:
+    """One way of use, per row.
+
+    Attributes:
+        batch: rows that run together.
+        visual_tokens: of the images of a row.
+        prompt_tokens: text tokens of a row's prompt.
+        output_tokens: tokens of its answer; the first comes with the prefill.
+    """
+
+    batch: int
+    visual_tokens: int
+    prompt_tokens: int
+    output_tokens: int
+
+    def label(self) -> str:
+        """Return the regime in words."""
+        return (
+            f"batch {self.batch}, {self.visual_tokens} visual and {self.prompt_tokens} text tokens, "
+            f"{self.output_tokens} output tokens"
+        )
+
+
+def regime_grid(**axes: Sequence[int]) -> list[Regime]:
+    """Return every combination of the values of the four axes of `Regime`.
+
+    Raises:
+        ValueError: an axis is missing, empty, or has a value below 1.
+    """
+    for name in _AXES:
+        values = axes.get(name, ())
+        if not values or any(value < 1 for value in values):
+            raise ValueError(
+                f"Every axis of a grid needs values of at least 1; got {name}={list(values)}. Give one value or more."
+            )
+    return [Regime(*values) for values in sorted(set(product(*(axes[name] for name in _AXES))))]
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Times of one regime.
+
+    Attributes:
+        vision_ms: median time of the vision tower, the same for both sides; None where it could not be run apart.
+        prefill: the decoder on the prompt, up to the first answer token.
+        decode: one decode step, averaged over the answer; None where the answer is one token.
+        output_tokens: of the regime.
+    """
+
+    vision_ms: float | None
+    prefill: Blocks
+    decode: Blocks | None
+    output_tokens: int
+
+    def speedup(self, seed: int = 0) -> Interval:
+        """Return reference / candidate of the whole answer; above 1 the candidate is faster."""
+        blocks = [self.prefill, *([] if self.decode is None else [self.decode])]
+        return combined_interval(blocks, self._ratio, seed)
+
+    def first_token_speedup(self, seed: int = 0) -> Interval:
+        """Return reference / candidate of the time to the first token."""
+        return combined_interval([self.prefill], self._ratio, seed)
+
+    def decode_speedup(self, seed: int = 0) -> Interval | None:
+        """Return reference / candidate of one decode step."""
+        if self.decode is None:
+            return None
+        return combined_interval([self.decode], lambda medians: medians[0][0] / medians[0][1], seed)
+
+    def _ratio(self, medians: Sequence[tuple[float, float]]) -> float:
+        reference, candidate = (self._total([side[place] for side in medians]) for place in (0, 1))
+        return reference / candidate
+
+    def _total(self, phases: Sequence[float]) -> float:
+        prefill, *decode = phases
+        return (self.vision_ms or 0.0) + prefill + (self.output_tokens - 1) * sum(decode)
+
+    def totals_ms(self) -> tuple[float, float]:
+        """Return the median times of a whole answer, reference and candidate."""
+        medians = [self.prefill.medians(), *([] if self.decode is None else [self.decode.medians()])]
+        reference, candidate = (self._total([side[place] for side in medians]) for place in (0, 1))
+        return reference, candidate
+
+
+def amdahl_ceiling(phases: Phases, kept_prefill: float, kept_decode: float) -> float:
+    """Return the speed-up if everything that the policy touches took no time (Amdahl 1967).
+
+    Args:
+        phases: of the regime; the times of the reference count.
+        kept_prefill: share of the decoder's prefill that no policy like this can save: the layers below its first
+            stage, the text tokens above it and the language head, by macs.
+        kept_decode: the same share of a decode step.
+    """
+    vision, prefill = phases.vision_ms or 0.0, phases.prefill.medians()[0]
+    decode = 0.0 if phases.decode is None else phases.decode.medians()[0] * (phases.output_tokens - 1)
+    return (vision + prefill + decode) / (vision + kept_prefill * prefill + kept_decode * decode)
+
+
+def break_even_output_tokens(phases: Phases) -> float | None:
+    """Return from how many output tokens on the candidate is faster; 1 where it always is, None where it never is.
+
+    A prefill that costs more than it saves can be paid back by faster decode steps, and the other way round the gain of
+    a prefill can be lost by slower ones: then the answer is None although short answers gain.
+    """
+    reference, candidate = phases.prefill.medians()
+    lost = candidate - reference
+    if phases.decode is None:
+        return 1.0 if lost < 0 else None
+    decode_reference, decode_candidate = phases.decode.medians()
+    gained = decode_reference - decode_candidate
+    if lost < 0 <= gained:
+        return 1.0
+    return 1.0 + lost / gained if lost >= 0 and gained > 0 else None
+
+
+def break_even_visual_tokens(speedups: Mapping[int, float]) -> float | None:
+    """Return at how many visual tokens the speed-up passes 1, interpolated between the measured counts.
+
+    Args:
+        speedups: by number of visual tokens, all else equal.
+
+    Returns:
+        The smallest measured count where every one gains, None where none does.
+    """
+    points = sorted(speedups.items())
+    if points[0][1] > 1:
+        return float(points[0][0])
+    for (left, below), (right, above) in pairwise(points):
+        if below <= 1 < above:
+            return left + (right - left) * (1 - below) / (above - below)
+    return None
+
+
+def verdict(speedup: Interval, problems: Sequence[str]) -> Verdict:
+    """Say in words whether a policy pays off: only where interval and times leave no doubt."""
+    if problems or speedup.contains(1.0):
+        return "cannot tell"
+    return "pays off" if speedup.low > 1 else "does not"

@@ -1,0 +1,95 @@
+"""Grids, ceilings, break-even points and verdicts against hand-made times."""
+
+from __future__ import annotations
+
+import pytest
+
+from profilers.regimes import (
+    Phases,
+    Regime,
+    amdahl_ceiling,
+    break_even_output_tokens,
+    break_even_visual_tokens,
+    regime_grid,
+    verdict,
+)
+from profilers.statistics import Blocks, Interval
+
+
+def steady(reference: float, candidate: float) -> Blocks:
+    return Blocks(((reference, reference),) * 5, ((candidate, candidate),) * 5)
+
+
+def phases(prefill: tuple[float, float], decode: tuple[float, float] | None, outputs: int, vision: float = 0) -> Phases:
+    return Phases(vision, steady(*prefill), None if decode is None else steady(*decode), outputs)
+
+
+def test_a_grid_is_every_combination_once() -> None:
+    grid = regime_grid(batch=[8, 1], visual_tokens=[576, 576], prompt_tokens=[40], output_tokens=[1, 64])
+    assert grid == [Regime(1, 576, 40, 1), Regime(1, 576, 40, 64), Regime(8, 576, 40, 1), Regime(8, 576, 40, 64)]
+
+
+@pytest.mark.parametrize("wrong", [[], [0], [4, -1]])
+@pytest.mark.parametrize("axis", ["batch", "visual_tokens", "prompt_tokens", "output_tokens"])
+def test_an_empty_or_negative_axis_is_refused(axis: str, wrong: list[int]) -> None:
+    axes = {key: [1] for key in ("batch", "visual_tokens", "prompt_tokens", "output_tokens")} | {axis: wrong}
+    with pytest.raises(ValueError, match=rf"values of at least 1; got {axis}=.*Give one value or more"):
+        regime_grid(**axes)
+
+
+def test_speed_up_is_of_the_whole_answer() -> None:
+    found = phases((100.0, 50.0), (10.0, 9.0), outputs=11, vision=20.0)
+    assert found.totals_ms() == (220.0, 160.0)
+    assert found.speedup() == Interval(220 / 160, 220 / 160, 220 / 160)
+    assert found.first_token_speedup().value == 120 / 70
+    decode = found.decode_speedup()
+    assert decode is not None
+    assert decode.value == 10 / 9
+    assert phases((100.0, 50.0), None, outputs=1).decode_speedup() is None
+
+
+def test_nothing_can_be_faster_than_the_ceiling() -> None:
+    found = phases((80.0, 80.0), (2.0, 2.0), outputs=11, vision=20.0)
+    assert amdahl_ceiling(found, kept_prefill=0.25, kept_decode=0.5) == 120 / (20 + 20 + 10)
+    assert amdahl_ceiling(found, 1.0, 1.0) == 1.0
+    assert amdahl_ceiling(phases((80.0, 1.0), None, 1, vision=20.0), 0.0, 0.0) == 5.0
+
+
+@pytest.mark.parametrize(
+    "prefill, decode, expected",
+    [
+        ((100.0, 90.0), (10.0, 9.0), 1.0),
+        ((100.0, 90.0), (10.0, 10.0), 1.0),
+        ((100.0, 106.0), (10.0, 8.0), 4.0),
+        ((100.0, 106.0), (10.0, 11.0), None),
+        ((100.0, 90.0), (10.0, 11.0), None),
+        ((100.0, 90.0), None, 1.0),
+        ((100.0, 101.0), None, None),
+    ],
+)
+def test_break_even_in_output_tokens(
+    prefill: tuple[float, float], decode: tuple[float, float] | None, expected: float | None
+) -> None:
+    assert break_even_output_tokens(phases(prefill, decode, 8)) == expected
+
+
+@pytest.mark.parametrize(
+    "speedups, expected",
+    [({100: 1.2, 500: 1.5}, 100.0), ({100: 0.9, 500: 1.1}, 300.0), ({100: 0.8, 500: 0.9}, None), ({100: 0.9}, None)],
+)
+def test_break_even_in_visual_tokens(speedups: dict[int, float], expected: float | None) -> None:
+    found = break_even_visual_tokens(speedups)
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+@pytest.mark.parametrize(
+    "interval, problems, words",
+    [
+        (Interval(1.2, 1.1, 1.3), (), "pays off"),
+        (Interval(0.9, 0.8, 0.95), (), "does not"),
+        (Interval(1.05, 0.99, 1.1), (), "cannot tell"),
+        (Interval(1.2, 1.1, 1.3), ("the GPU was held down by power cap",), "cannot tell"),
+    ],
+)
+def test_the_verdict_leaves_no_doubt_or_says_so(interval: Interval, problems: tuple[str, ...], words: str) -> None:
+    assert verdict(interval, problems) == words

@@ -1,0 +1,113 @@
+"""Three counts agree on every supported architecture, and faults that are planted in any of them are named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from experiments.model_coverage import run as coverage
+from experiments.model_coverage.families import find
+from profilers.aten import COUNTED, NOT_COUNTED
+from profilers.audit import TOLERANCE, CountsDisagreeError, require_agreement
+from profilers.macs import count_macs
+from vtw_search import Policy
+from vtw_search.adapters import find_adapter
+from vtw_search.errors import ModelError
+from vtw_search.profiling.audit import audit_model
+from vtw_search.profiling.counting import count_prompt
+from vtw_search.runtime.apply import run_under_policy
+from vtw_search.runtime.capture import captured
+
+SUPPORTED = [
+    row["model_type"]
+    for row in (json.loads(path.read_text()) for path in sorted(coverage.ROWS.glob("*.json")))
+    if row["status"] == "supported"
+]
+
+
+def sample(name: str) -> tuple[Any, Any, dict[str, torch.Tensor]]:
+    family = find(name)
+    model = family.build()
+    return find_adapter(model), model, family.inputs([("large" if "large" in family.kinds else "small",)])
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_the_counts_of_every_module_agree(name: str) -> None:
+    adapter, model, inputs = sample(name)
+    rows = require_agreement(audit_model(adapter, model, inputs).rows)
+    layers = {f"{name}.{number}" for number in range(len(adapter.decoder_layers(model))) for name in ["layers"]}
+    counted = {row.module for row in rows if row.closed_form is not None}
+    assert all(any(module.endswith(layer) for module in counted) for layer in layers)
+    assert all(row.closed_form for row in rows if row.closed_form is not None)
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_a_composed_withdrawal_equals_the_calls_that_the_layers_receive(name: str) -> None:
+    adapter, model, inputs = sample(name)
+    stack, facts = adapter.decoder_layers(model), adapter.facts(model)
+    layer = (facts.first_layer + facts.last_layer) // 2
+    with run_under_policy(model, adapter, Policy.withdraw(layer)), captured(stack) as calls, torch.no_grad():
+        model(**inputs, use_cache=False)
+    tokens = [(args[0] if args else kwargs["hidden_states"]).shape[-2] for ((args, kwargs),) in calls]
+    assert tokens[-1] < tokens[0]
+    composed = count_prompt(adapter, model, inputs).cost.prefill_macs(tokens)
+    for module, ((args, kwargs),), macs in zip(stack, calls, composed.decoder_layers, strict=True):
+        assert count_macs(module, *args, **kwargs).total == pytest.approx(macs, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "internvl", "gemma3", "qwen3_vl_moe", "idefics2", "chameleon"])
+def test_a_whole_prefill_is_the_sum_of_its_parts(name: str) -> None:
+    from profilers.dispatched import dispatched_macs
+    from vtw_search.profiling.audit import experts_that_torch_counts
+
+    adapter, model, inputs = sample(name)
+    length = inputs["input_ids"].shape[1]
+    with experts_that_torch_counts(model):
+        whole = dispatched_macs(model, **inputs, use_cache=False, logits_to_keep=1)[""]
+    cost = count_prompt(adapter, model, inputs).cost
+    assert cost.prefill_macs([length] * len(cost.shape.layers)).total == whole
+
+
+def test_modules_whose_output_is_unused_are_counted_and_named() -> None:
+    adapter, model, inputs = sample("llava")
+    dead = [row for row in audit_model(adapter, model, inputs).rows if row.dead]
+    assert [row.module for row in dead] == ["model.vision_tower.encoder.layers.1"]
+    assert dead[0].module in count_macs(model, **inputs, use_cache=False).uncalled_modules
+    assert count_prompt(adapter, model, inputs).cost.dead == dead[0].dispatched > 0
+
+
+def test_a_wrong_record_is_named() -> None:
+    adapter, model, inputs = sample("llava")
+    right = adapter.shape(model)
+    wrong = replace(right.layers[2], hidden=33, extras=(replace(right.layers[2].attention.projections[0]),))
+    adapter.shape = lambda _: replace(right, layers=(*right.layers[:2], wrong, *right.layers[3:]))  # type: ignore[method-assign]
+    rows = audit_model(adapter, model, inputs).rows
+    with pytest.raises(CountsDisagreeError, match=r"layers\.2: closed form \d+, traced \d+.*Correct the shape record"):
+        require_agreement(rows)
+    with pytest.raises(ModelError, match=r"cannot be counted; Three counts.*layers\.2"):
+        count_prompt(adapter, model, inputs)
+
+
+@pytest.mark.parametrize("operator", ["aten::linear", "aten::scaled_dot_product_attention"])
+def test_a_wrong_handle_is_found(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter, model, inputs = sample("llava")
+    monkeypatch.setitem(COUNTED, operator, lambda inputs, outputs: 0)
+    with pytest.raises(ModelError, match=r"Three counts of a module must agree"):
+        count_prompt(adapter, model, inputs)
+
+
+def test_an_operator_without_handle_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter, model, inputs = sample("llava")
+    monkeypatch.delitem(COUNTED, "aten::scaled_dot_product_attention")
+    assert "aten::scaled_dot_product_attention" not in NOT_COUNTED
+    with pytest.raises(ModelError, match=r"cannot be counted; .*aten::scaled_dot_product_attention \(1 x\)"):
+        count_prompt(adapter, model, inputs)
+
+
+def test_what_is_not_counted_is_in_the_result() -> None:
+    adapter, model, inputs = sample("llava")
+    assert {"aten::rsqrt", "aten::layer_norm", "aten::silu"} <= count_prompt(adapter, model, inputs).not_counted.keys()

@@ -1,0 +1,102 @@
+"""The configuration of `vtw-profile`, checked as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig
+from pydantic import Field, model_validator
+
+from profilers.regimes import Regime, regime_grid
+from vtw_search.config import Count, Group, ModelSettings, Name, TrackingSettings, compose_config, content_of, validated
+from vtw_search.policies import Policy
+
+Axis = Annotated[tuple[Count, ...], Field(min_length=1)]
+
+
+class RegimeSettings(Group):
+    """Which regimes are measured, and how long.
+
+    Attributes:
+        repeats: rounds A B B A at least; 0 counts macs only.
+        warmup: windows of the warm-up at least.
+        batch, visual_tokens, prompt_tokens, output_tokens: the axes of the grid.
+        min_seconds: of timed rounds at least.
+    """
+
+    repeats: Annotated[int, Field(ge=0)] = 5
+    warmup: Annotated[int, Field(ge=0)] = 2
+    batch: Axis = (1,)
+    visual_tokens: Axis | None = None
+    prompt_tokens: Axis = (64,)
+    output_tokens: Axis = (1, 32)
+    min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+
+    def grid(self, tokens_of_an_image: int) -> list[Regime]:
+        """Return the regimes; a row has one image where no number of visual tokens was asked for."""
+        return regime_grid(
+            batch=self.batch,
+            visual_tokens=self.visual_tokens or (tokens_of_an_image,),
+            prompt_tokens=self.prompt_tokens,
+            output_tokens=self.output_tokens,
+        )
+
+
+class RecipeSettings(Group):
+    """A published method with its parameters."""
+
+    name: Literal["vtw"]
+    layer: Count
+
+    def policy(self) -> Policy:
+        """Return the method as a policy."""
+        return Policy.withdraw(self.layer)
+
+
+class ProfileConfig(Group):
+    """Everything a profile depends on."""
+
+    name: Name | None = None
+    runs: str = "runs"
+    model: ModelSettings
+    weights: Literal["load", "random"] = "load"
+    policy: str | None = None
+    task: str | None = None
+    recipe: RecipeSettings | None = None
+    profile: RegimeSettings = RegimeSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> ProfileConfig:
+        if (self.policy is None) == (self.recipe is None):
+            raise ValueError("give either policy=<file> or recipe=<name>, such as recipe=vtw recipe.layer=16")
+        return self
+
+    @property
+    def profile_name(self) -> str:
+        """The given name, or one made of the model, the policy and a hash of what decides the result."""
+        if self.name is not None:
+            return self.name
+        decisive = self.model_dump(mode="json", exclude={"name", "runs", "tracking"})
+        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+        model = re.sub(r"[^A-Za-z0-9.-]+", "-", self.model.path.rstrip("/").split("/")[-1]).strip("-.") or "model"
+        return f"profile-{model}-{digest}"
+
+
+def load_profile_config(*overrides: str, config_dirs: Sequence[str] = ()) -> ProfileConfig:
+    """Compose `conf/vtw_profile.yaml` with command-line overrides.
+
+    Raises:
+        ConfigError: a name is unknown (with near matches) or a value is not allowed; all bad values are listed at once.
+    """
+    return validate_profile(compose_config("vtw_profile", ProfileConfig, overrides, config_dirs))
+
+
+def validate_profile(composed: DictConfig) -> ProfileConfig:
+    """Check a composed configuration; ConfigError lists every bad value."""
+    content: dict[str, Any] = content_of(composed)
+    return validated(ProfileConfig, {key: value for key, value in content.items() if key != "hydra"})

@@ -1,0 +1,161 @@
+"""A policy in every regime of a grid: macs, time, memory, and in words whether it pays off."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from profilers.closed_form import projector_macs, tower_macs
+from profilers.environment import Environment, environment_problems, read_cpu_use, read_environment, read_gpu
+from profilers.memory import available_bytes, is_out_of_memory, kv_cache_bytes
+from profilers.prefill import PrefillCost
+from profilers.protocol import Compared, ProtocolSettings, compare
+from profilers.regimes import Phases, Regime, amdahl_ceiling, break_even_output_tokens, verdict
+from profilers.stopwatch import Stopwatch, Work, stopwatch_of
+from vtw_search.adapters import Adapter
+from vtw_search.policies import Policy
+from vtw_search.profiling.rows import RegimeRow, Side
+from vtw_search.profiling.schedule import Schedule, tokens_per_layer
+from vtw_search.profiling.works import RegimeWorks
+
+
+@dataclass(frozen=True)
+class RegimeRunner:
+    """Measures a policy in regimes.
+
+    Attributes:
+        adapter, model: the model is in evaluation mode on its device, or on the meta device to count alone.
+        policy: of the candidate.
+        settings: of the timing; None to count alone.
+        stopwatch: of the model's device if not given.
+    """
+
+    adapter: Adapter
+    model: Any
+    policy: Policy
+    settings: ProtocolSettings | None
+    stopwatch: Stopwatch | None = None
+
+    def rows(self, grid: Sequence[Regime]) -> Iterator[RegimeRow]:
+        """Yield one row per regime, in order; where memory is too small, the row says so and the grid goes on."""
+        for regime in grid:
+            counted = self._counted(regime)
+            yield counted if self.settings is None else self._measured(counted)
+
+    def environment(self) -> Environment:
+        """Return what has to be known about the machine to judge the times."""
+        attention = self.model.config.get_text_config(decoder=True)._attn_implementation
+        return read_environment(self.model.device, str(self.model.dtype).removeprefix("torch."), attention)
+
+    def _counted(self, regime: Regime) -> RegimeRow:
+        cost, full = prefill_cost(self.adapter, self.model, regime), Policy.keep_all()
+        works = RegimeWorks.layout_of(regime)
+        reference, candidate = (
+            self._side(cost, regime, tokens_per_layer(policy, works, len(cost.shape.layers)))
+            for policy in (full, self.policy)
+        )
+        return RegimeRow(regime, "counted", reference, candidate)
+
+    def _side(self, cost: PrefillCost, regime: Regime, schedule: Schedule) -> Side:
+        generated = regime.output_tokens - 1
+        held = kv_cache_bytes(
+            cost.shape, schedule, generated=generated, batch=regime.batch, value_bytes=self.model.dtype.itemsize
+        )
+        return Side(cost.prefill_macs(schedule), cost.decode_macs(schedule, max(0, generated - 1)), held)
+
+    def _measured(self, row: RegimeRow) -> RegimeRow:
+        needed, left = self._least_bytes(row), available_bytes(self.model.device)
+        if needed > left:
+            return replace(row, status=f"out of memory: needs more than {needed} bytes, {left} are left")
+        try:
+            return self._timed(row, RegimeWorks(self.adapter, self.model, self.policy, row.regime))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = (str(error).splitlines() or ["the system has none left"])[0]
+        gc.collect()
+        torch.cuda.empty_cache()
+        return replace(row, status=f"out of memory: {reason}")
+
+    def _least_bytes(self, row: RegimeRow) -> int:
+        """Return what the prefill holds at once at least: the cache, and one layer's input, output and update."""
+        regime, hidden = row.regime, self.adapter.shape(self.model).hidden
+        tokens = regime.batch * (regime.visual_tokens + regime.prompt_tokens)
+        return row.reference.cache_bytes + 3 * tokens * hidden * int(self.model.dtype.itemsize)
+
+    def _timed(self, row: RegimeRow, works: RegimeWorks) -> RegimeRow:
+        gpu, used = read_gpu(self.model.device)[0], read_cpu_use()
+        vision = works.vision()
+        tower = None if vision is None else self._compare(vision, vision)
+        prefill = self._compare(works.prefill(under_policy=False), works.prefill(under_policy=True))
+        decode = None
+        if row.regime.output_tokens > 1:
+            decode = self._compare(works.decode(under_policy=False), works.decode(under_policy=True))
+        reference, candidate = (
+            replace(side, peak=peak, cache_bytes_found=held)
+            for side, (peak, held) in zip(
+                (row.reference, row.candidate), (works.memory(False), works.memory(True)), strict=True
+            )
+        )
+        after = read_cpu_use()
+        foreign = None if used is None or after is None else used.foreign_cores(after)
+        compared = [each for each in (tower, prefill, decode) if each is not None]
+        machine = environment_problems(gpu, read_gpu(self.model.device)[0], foreign)
+        problems = tuple(dict.fromkeys([*machine, *(text for each in compared for text in each.problems)]))
+        phases = _phases(tower, prefill, decode, row.regime)
+        measured = replace(row, status="measured", reference=reference, candidate=candidate, problems=problems)
+        return _judged(measured, phases, self._kept(row.regime))
+
+    def _compare(self, reference: Work, candidate: Work) -> Compared:
+        stopwatch = self.stopwatch or stopwatch_of(self.model.device)
+        return compare(reference, {"candidate": candidate}, stopwatch, self.settings)["candidate"]
+
+    def _kept(self, regime: Regime) -> tuple[float, float]:
+        """Return which shares of prefill and decode step no policy can save whose first stage is where ours is."""
+        cost = prefill_cost(self.adapter, self.model, regime)
+        layers, length = len(cost.shape.layers), regime.visual_tokens + regime.prompt_tokens
+        first = min((stage.layer for stage in self.policy.stages), default=layers)
+        full, least = [length] * layers, [length] * first + [regime.prompt_tokens] * (layers - first)
+        generated = max(0, regime.output_tokens - 2)
+        prefill = [cost.prefill_macs(tokens) for tokens in (least, full)]
+        shares = [each.decoder + each.lm_head for each in prefill]
+        decode = [cost.decode_macs(tokens, generated).total for tokens in (least, full)]
+        return shares[0] / shares[1], decode[0] / decode[1]
+
+
+def prefill_cost(adapter: Adapter, model: Any, regime: Regime) -> PrefillCost:
+    """Return what one row's prompt costs; a vision part without shape record counts as zero, which the audit names."""
+    shape = adapter.shape(model)
+    if shape.tower is None or shape.projector is None:
+        return PrefillCost(shape, regime.prompt_tokens, vision=0, projector=0)
+    rows, columns = adapter.default_grid(model)
+    images = max(1, -(-regime.visual_tokens // (rows * columns // shape.projector.merge)))
+    grids = [(rows, columns)] * images
+    vision, projector = tower_macs(shape.tower, grids), projector_macs(shape.projector, grids)
+    return PrefillCost(shape, regime.prompt_tokens, vision, projector)
+
+
+def _phases(tower: Compared | None, prefill: Compared, decode: Compared | None, regime: Regime) -> Phases:
+    vision_ms = None if tower is None else tower.reference.p50_ms
+    steps = max(1, regime.output_tokens - 1)
+    return Phases(
+        vision_ms, prefill.blocks, None if decode is None else decode.blocks.divided_by(steps), regime.output_tokens
+    )
+
+
+def _judged(row: RegimeRow, phases: Phases, kept: tuple[float, float]) -> RegimeRow:
+    speedup = phases.speedup()
+    return replace(
+        row,
+        phases=phases,
+        speedup=speedup,
+        first_token_speedup=phases.first_token_speedup(),
+        decode_speedup=phases.decode_speedup(),
+        ceiling=amdahl_ceiling(phases, *kept),
+        break_even_output_tokens=break_even_output_tokens(phases),
+        verdict=verdict(speedup, row.problems),
+    )

@@ -1,0 +1,73 @@
+"""What a policy costs and gains in one regime."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from profilers.memory import PeakMemory
+from profilers.prefill import DecodeMacs, PrefillMacs
+from profilers.regimes import Phases, Regime, Verdict
+from profilers.statistics import Interval
+
+
+@dataclass(frozen=True)
+class Side:
+    """Reference or candidate in one regime, macs per row.
+
+    Attributes:
+        prefill, decode: macs of a prefill, and of the last decode step.
+        cache_bytes: of the keys and values at the end of an answer, by formula, all rows.
+        cache_bytes_found: the same by looking into the cache; None without a run.
+        peak: of memory during one answer; None without a run.
+    """
+
+    prefill: PrefillMacs
+    decode: DecodeMacs
+    cache_bytes: int
+    cache_bytes_found: int | None = None
+    peak: PeakMemory | None = None
+
+
+@dataclass(frozen=True)
+class RegimeRow:
+    """A policy in one regime.
+
+    Attributes:
+        regime: the regime.
+        status: `measured`, `counted` without times, or why there is no measurement.
+        reference, candidate: what both cost.
+        phases: all times.
+        speedup, first_token_speedup, decode_speedup: reference / candidate, of the whole answer and of its parts.
+        ceiling: the speed-up if everything that the policy touches took no time.
+        break_even_output_tokens: from how many output tokens on the candidate is faster; None for never.
+        verdict: in words; None without times.
+        problems: why times should not be relied upon.
+    """
+
+    regime: Regime
+    status: str
+    reference: Side
+    candidate: Side
+    phases: Phases | None = None
+    speedup: Interval | None = None
+    first_token_speedup: Interval | None = None
+    decode_speedup: Interval | None = None
+    ceiling: float | None = None
+    break_even_output_tokens: float | None = None
+    verdict: Verdict | None = None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def macs_ratio(self) -> float:
+        """Macs of the candidate's prefill over the reference's."""
+        return self.candidate.prefill.total / self.reference.prefill.total
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row, ready for JSON; macs with their sums and flops."""
+        content = asdict(self) | {"macs_ratio": self.macs_ratio}
+        for name in ("reference", "candidate"):
+            side: Side = getattr(self, name)
+            content[name] |= {"prefill": side.prefill.as_dict()}
+            content[name]["decode"] |= {"total": side.decode.total, "flops": side.decode.flops}
+        return content

@@ -1,0 +1,118 @@
+"""Table and picture of a profile: one line per regime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from profilers.regimes import break_even_visual_tokens
+from profilers.statistics import Interval
+from vtw_search.profiling.rows import RegimeRow
+from vtw_search.report.drawing import BLUE, GREY, INK, SMALL, VERMILLION, blank_figure, style_axes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLORS = {"pays off": BLUE, "does not": VERMILLION, "cannot tell": GREY}
+
+
+def regime_table(rows: Sequence[RegimeRow], title: str) -> Table:
+    """Return the rows of a profile for a terminal; speed-ups are reference over candidate, above 1 is faster."""
+    table = Table(title=title, title_justify="left")
+    for name in ("batch", "visual", "text", "output", "macs ratio", "cache ratio"):
+        table.add_column(name, justify="right")
+    for name in ("first token", "per token", "whole answer", "ceiling", "from output token"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _cells(row: RegimeRow) -> list[str]:
+    regime = row.regime
+    cache = row.candidate.cache_bytes / row.reference.cache_bytes
+    counts = (regime.batch, regime.visual_tokens, regime.prompt_tokens, regime.output_tokens)
+    speedups = (row.first_token_speedup, row.decode_speedup, row.speedup)
+    ceiling = "" if row.ceiling is None else f"{row.ceiling:.2f}"
+    return [
+        *map(str, counts), f"{row.macs_ratio:.3f}", f"{cache:.3f}", *map(_interval, speedups), ceiling,
+        _break_even(row), row.verdict or row.status,
+    ]  # fmt: skip
+
+
+def _interval(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+
+
+def _break_even(row: RegimeRow) -> str:
+    if row.phases is None:
+        return ""
+    return "never" if row.break_even_output_tokens is None else f"{row.break_even_output_tokens:.0f}"
+
+
+def sentences(rows: Sequence[RegimeRow]) -> list[str]:
+    """Return what the profile says in words: a verdict per regime with its reasons, and where the gain begins."""
+    told = [_sentence(row) for row in rows if row.verdict is not None]
+    return (
+        told + [row.regime.label() + ": " + row.status for row in rows if row.status.startswith("out")] + _begins(rows)
+    )
+
+
+def _sentence(row: RegimeRow) -> str:
+    assert row.speedup is not None, "a row with a verdict has been timed"
+    words = {
+        "pays off": f"pays off: {row.speedup.value:.2f} times as fast",
+        "does not": f"does not pay off: {row.speedup.value:.2f} times as fast",
+        "cannot tell": "cannot tell",
+    }[row.verdict or "cannot tell"]
+    interval = f"95 % interval {row.speedup.low:.2f} to {row.speedup.high:.2f}, at most {row.ceiling:.2f} possible"
+    reasons = f"; {'; '.join(row.problems)}" if row.problems else ""
+    return f"{row.regime.label()}: {words} ({interval}{reasons})"
+
+
+def _begins(rows: Sequence[RegimeRow]) -> list[str]:
+    groups: dict[tuple[int, int, int], dict[int, float]] = {}
+    for row in rows:
+        if row.speedup is not None:
+            key = (row.regime.batch, row.regime.prompt_tokens, row.regime.output_tokens)
+            groups.setdefault(key, {})[row.regime.visual_tokens] = row.speedup.value
+    told = []
+    for (batch, prompt, outputs), speedups in groups.items():
+        if len(speedups) > 1:
+            start = break_even_visual_tokens(speedups)
+            words = "at none of the measured counts" if start is None else f"from about {start:.0f} on"
+            told.append(f"batch {batch}, {prompt} text and {outputs} output tokens: visual tokens gain {words}")
+    return told
+
+
+def draw_regimes(rows: Sequence[RegimeRow], title: str) -> Figure:
+    """Return one bar per regime: the speed-up with its interval, the ceiling, and the line of no gain.
+
+    Without times, the bars are the reference's macs over the candidate's.
+    """
+    timed = [row for row in rows if row.speedup is not None]
+    shown = timed or list(rows)
+    notes = ["Bars: reference over candidate with 95 % intervals; diamonds: Amdahl ceiling; dashed: no gain."]
+    figure = blank_figure(0.5 + 0.42 * len(shown), "times as fast" if timed else "macs of the reference over macs",
+                          header=[title], notes=notes if timed else [])  # fmt: skip
+    axes = figure.add_subplot()
+    style_axes(axes)
+    for place, row in enumerate(shown):
+        value = 1 / row.macs_ratio if row.speedup is None else row.speedup.value
+        axes.barh([place], [value], color=_COLORS.get(row.verdict or "", BLUE), height=0.6)
+        if row.speedup is not None and row.ceiling is not None:
+            axes.plot([row.speedup.low, row.speedup.high], [place, place], color=INK, linewidth=2)
+            axes.plot([row.ceiling], [place], "D", color=INK, markersize=5, markerfacecolor="white")
+    axes.axvline(1.0, color=INK, linestyle="--", linewidth=1)
+    axes.set_yticks(range(len(shown)), [row.regime.label() for row in shown], fontsize=SMALL)
+    axes.invert_yaxis()
+    return figure
+
+
+def write_picture(rows: Sequence[RegimeRow], title: str, path: Path) -> None:
+    """Write the picture of a profile as PNG."""
+    draw_regimes(rows, title).savefig(path)
