@@ -85,7 +85,7 @@ def test_the_same_search_again_measures_nothing(
     def never(*_: Any) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("vtw_search.search.study.BatchEvaluator", never)
+    monkeypatch.setattr("vtw_search.search.study.OnePassEvaluator", never)
     monkeypatch.setattr("vtw_search.search.study.Profiler", never)
     again = search(folder, "search=plain")
     assert again.studies[0].rows == result.studies[0].rows
@@ -168,22 +168,15 @@ def test_the_holdout_numbers_are_reproduced_from_the_file(finished: tuple[Path, 
 def test_a_candidate_that_fails_becomes_a_row_and_the_search_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vtw_search.engine import BatchEvaluator
-    from vtw_search.engine.one_by_one import CandidateError
+    from vtw_search.engine import OnePassEvaluator
 
-    original = BatchEvaluator.records
+    original = OnePassEvaluator._records_from
 
-    def sometimes(self: BatchEvaluator, policy: Any) -> Any:
-        if policy.label() == "withdraw@3":
-            monkeypatch.setattr(self, "_follow_reference", _raise(CandidateError("logits are not finite")))
-            try:
-                return original(self, policy)
-            finally:
-                monkeypatch.undo()
-                monkeypatch.setattr(BatchEvaluator, "records", sometimes)
-        return original(self, policy)
+    def sometimes(self: OnePassEvaluator, policy: Any, outcome: Any, logits: torch.Tensor, reference: Any) -> Any:
+        broken = torch.full_like(logits, torch.nan) if policy.label() == "withdraw@3" else logits
+        return original(self, policy, outcome, broken, reference)
 
-    monkeypatch.setattr(BatchEvaluator, "records", sometimes)
+    monkeypatch.setattr(OnePassEvaluator, "_records_from", sometimes)
     [study] = search(tmp_path, "search=failing").studies
     status = {row.measurement.policy.label(): row.status for row in study.rows}
     assert status["withdraw@3"] == "failed: logits are not finite"

@@ -96,13 +96,13 @@ class Forward:
         """
         assert self.present is not None
         ready, present = self.stages[level], self.present[-1]
-        if hidden.shape[1] != present.columns.shape[1]:
+        if hidden.shape[-2] != present.columns.shape[1]:
             remedy = "use a smaller K; this family drops tokens itself behind it"
-            raise RuntimeUseError("a stage must get all tokens", value=int(hidden.shape[1]), remedy=remedy)
-        attention = LayerAttention(self._calls, hidden.shape[1]) if ready.reads == "attention" else None
+            raise RuntimeUseError("a stage must get all tokens", value=int(hidden.shape[-2]), remedy=remedy)
+        attention = LayerAttention(self._calls, hidden.shape[-2]) if ready.reads == "attention" else None
         insight = Insight(attention, self.insight.vision, self.insight.whole_visual, self.insight.grids)
         left, hidden = advance(ready, present, hidden, insight)
-        if hidden.shape[1] == 0:
+        if hidden.shape[-2] == 0:
             remedy = "prefill the prompt in one call, or in chunks that end with text"
             raise RuntimeUseError("a call must bring one token that stays at least", remedy=remedy)
         self.present.append(left)

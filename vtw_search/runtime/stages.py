@@ -147,7 +147,7 @@ def advance(
     Args:
         ready: the stage.
         present: (B, n) tokens that reach it.
-        hidden: (B, n, D) their hidden states.
+        hidden: (..., B, n, D) their hidden states.
         insight: what its scorer and operator need.
 
     Returns:
@@ -157,7 +157,7 @@ def advance(
     kept = select(ready.operator.keep(present.layout, request))
     hidden = ready.operator.merge(hidden, present.layout, request)
     if kept is None:
-        kept = everything(hidden.shape[0], 0, hidden.shape[1], hidden.device)
+        kept = everything(len(present.columns), 0, present.columns.shape[1], hidden.device)
     return present.take(kept, ready.recounts), gather_tokens(hidden, kept.index, -2)
 
 
