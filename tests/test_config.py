@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,15 +10,24 @@ import pytest
 import conf
 from vtw_search import Policy
 from vtw_search.config import load_config
+from vtw_search.errors import ConfigError
+from vtw_search.evaluation.model import load_model
+from vtw_search.facts import ModelFacts
 from vtw_search.profile_config import load_profile_config
+from vtw_search.recipes import RECIPES
 
 FOLDER = Path(conf.__file__).parent
 OPTIONS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.yaml"))
 
 
+@cache
+def reference_facts() -> ModelFacts:
+    return load_model("reference", device="cpu").facts
+
+
 def test_there_are_options() -> None:
     assert {option.split("/")[0] for option in OPTIONS} == {
-        "experiment", "limits", "model", "profile", "recipe", "space", "task", "tracking",
+        "experiment", "limits", "model", "profile", "recipe", "sampler", "space", "task", "tracking",
     }  # fmt: skip
 
 
@@ -43,9 +53,27 @@ def test_presets_of_limits_say_what_their_names_promise() -> None:
 def test_every_yaml_of_a_profile_composes(option: str) -> None:
     group, name = option.split("/")
     chosen = {"recipe": "vtw", group: name}
-    config = load_profile_config(*(f"{key}={value}" for key, value in chosen.items()), "recipe.layer=3")
+    config = load_profile_config(*(f"{key}={value}" for key, value in chosen.items()))
     assert config.recipe is not None
-    assert config.recipe.policy() == Policy.withdraw(3)
+    assert config.recipe.name == chosen["recipe"]
+    facts = reference_facts()
+    assert config.recipe.policy(facts) == RECIPES[chosen["recipe"]].policy(
+        facts, {key: parameter.default for key, parameter in RECIPES[chosen["recipe"]].parameters(facts).items()}
+    )
+
+
+def test_the_parameters_of_a_recipe_are_its_own() -> None:
+    recipe = load_profile_config("recipe=vtw", "recipe.layer=3").recipe
+    assert recipe is not None
+    assert recipe.policy(reference_facts()) == Policy.withdraw(3)
+    wrong = load_profile_config("recipe=fastv", "+recipe.kep=0.5").recipe
+    assert wrong is not None
+    with pytest.raises(ConfigError, match="did you mean 'keep'"):
+        wrong.policy(reference_facts())
+
+
+def test_spaces_compose() -> None:
+    assert list(load_config("space=[himap,vtw]").space.recipes) == ["himap", "vtw"]
 
 
 def test_a_user_adds_options_of_their_own(tmp_path: Path) -> None:

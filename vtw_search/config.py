@@ -90,10 +90,25 @@ class LimitSettings(Group):
 
 
 class SpaceSettings(Group):
-    """Range of K; None takes the model's own."""
+    """Which recipes, and what replaces the values of their parameters.
 
+    Attributes:
+        recipes: name -> parameter -> a value or a list of values; nothing takes the recipe's own.
+        first_layer, last_layer: range of K of the recipe `vtw`; None takes the model's own.
+    """
+
+    recipes: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] = {"vtw": {}}
     first_layer: Count | None = None
     last_layer: Count | None = None
+
+
+class SamplerConfig(Group):
+    """How a space is explored: `auto` enumerates up to `enumerate_up_to` policies and samples with `tpe` beyond."""
+
+    name: Literal["auto", "enumerate", "tpe", "random", "nsga2", "nsga3", "qmc", "gp"] = "auto"
+    enumerate_up_to: Count = 200
+    trials: Count = 200
+    batch: Count = 16
 
 
 class ProfileSettings(Group):
@@ -141,6 +156,7 @@ class SearchConfig(Group):
     tasks: Annotated[dict[str, TaskSettings], Field(min_length=1)]
     limits: LimitSettings = LimitSettings()
     space: SpaceSettings = SpaceSettings()
+    sampler: SamplerConfig = SamplerConfig()
     profile: ProfileSettings = ProfileSettings()
     tracking: TrackingSettings = TrackingSettings()
 

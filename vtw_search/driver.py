@@ -23,8 +23,9 @@ from vtw_search.progress import WorkProgress
 from vtw_search.provenance import command_line, provenance
 from vtw_search.records import export_records
 from vtw_search.report import show_studies, write_report
-from vtw_search.results import StudyResult
+from vtw_search.results import Baseline, Row, StudyResult
 from vtw_search.search.answer import choose, confirmed, judged_rows, keep_all_instead, require_affordable
+from vtw_search.search.baselines import baselines_of, baselines_text, compared
 from vtw_search.search.certificate import model_certificate
 from vtw_search.search.examination import Examination
 from vtw_search.search.export import policy_set
@@ -33,7 +34,8 @@ from vtw_search.search.limits import Limits, limits_for_task
 from vtw_search.search.noise import noise_floor
 from vtw_search.search.objective import objective_of
 from vtw_search.search.reach import check_names, check_reach, reach, reach_text
-from vtw_search.search.space import withdrawal_candidates
+from vtw_search.search.sampling import SamplerSettings, explore
+from vtw_search.search.space import Space, candidates_of, make_space
 from vtw_search.search.study import SEARCH_SPLITS, Study, StudySettings
 from vtw_search.search.trials import record_trials
 from vtw_search.tracking import MlflowTracker, NoTracker, Tracker, TrackingSettings, redact
@@ -75,7 +77,7 @@ def run_search(config: SearchConfig, console: Console | None = None) -> SearchRe
     splits = {name: _load_splits(task, config) for name, task in config.named_tasks.items()}
     _say_what_is_certifiable(config, splits, console)
     loaded = _load_model(config)
-    candidates = withdrawal_candidates(loaded.facts, config.space.first_layer, config.space.last_layer)
+    space = _space(config, loaded)
     tracker = _make_tracker(config, folder, console)
     _save_config(config, folder)
     certificate = model_certificate(loaded, folder, lambda text: console.print(text, highlight=False))
@@ -85,7 +87,7 @@ def run_search(config: SearchConfig, console: Console | None = None) -> SearchRe
     try:
         with WorkProgress(console) as progress:
             studies = tuple(
-                _run_study(config, folder, Study(loaded, split, _study_settings(config, name), progress), candidates)
+                _run_study(config, folder, Study(loaded, split, _study_settings(config, name), progress), space)
                 for name, split in splits.items()
             )
         origin = provenance(config.search_name, config.seed, loaded.identity)
@@ -102,13 +104,15 @@ def run_search(config: SearchConfig, console: Console | None = None) -> SearchRe
     return SearchResult(folder, policy_file, policies, studies)
 
 
-def _run_study(config: SearchConfig, folder: Path, study: Study, candidates: Sequence[Policy]) -> StudyResult:
+def _run_study(config: SearchConfig, folder: Path, study: Study, space: Space) -> StudyResult:
     """Measure all candidates of one task, choose, test the choice, and measure it on the holdout."""
     name, limits = study.settings.task, _limits(config, study.settings.task)
     examination = Examination(study, HoldoutLedger(Path(config.runs)), config.search_name)
     noise = noise_floor(study, limits, config.noise.samples, config.noise.variations, partial(_load_model, config))
+    objective = objective_of(limits.prefer, limits.weights)
+    candidates = _explored(config, study, space, limits)
     store = study.measure(candidates)
-    answer = choose(judged_rows(store, candidates, limits), objective_of(limits.prefer, limits.weights))
+    answer = choose(judged_rows(store, candidates, limits), objective)
     record_trials(folder / "optuna.db", name, answer.rows, limits, study.identity(SEARCH_SPLITS))
     confirmation = examination.confirm(answer.rows, limits)
     answer = answer if confirmation is None else confirmed(answer, confirmation)
@@ -118,6 +122,7 @@ def _run_study(config: SearchConfig, folder: Path, study: Study, candidates: Seq
         answer = keep_all_instead(answer, f"failed on the holdout: {holdout['failure']}")
         require_affordable(name, answer)
         holdout = examination.holdout(answer.chosen.measurement)
+    baselines = _baselines(study, answer.chosen, limits)
     records = folder / "records" / name
     export_records(store.samples(), [row.measurement for row in answer.rows], records)
     return StudyResult(
@@ -125,13 +130,49 @@ def _run_study(config: SearchConfig, folder: Path, study: Study, candidates: Seq
         rows=answer.rows,
         limits=limits.as_dict(),
         chosen=answer.chosen,
-        verdict=answer.verdict,
+        verdict=answer.verdict + baselines_text(answer.chosen, baselines),
         holdout=holdout,
         identity=study.identity(SEARCH_SPLITS),
         records=str(records),
         confirmation=confirmation,
         noise=noise,
+        baselines=baselines,
     )
+
+
+def _baselines(study: Study, chosen: Row, limits: Limits) -> tuple[Baseline, ...]:
+    """Measure the baselines of the chosen policy on the samples that it was chosen by; none for keep-all."""
+    if chosen.measurement.policy.is_keep_all:
+        return ()
+    profiler, budget = study.profiler, chosen.measurement.macs
+    assert budget is not None
+    visual = int(profiler.layout.visual.sum())
+    policies = baselines_of(budget, study.loaded.facts, visual, lambda policy: profiler.macs(policy).total)
+    store = study.measure([Policy.keep_all(), chosen.measurement.policy, *policies])
+    return compared(chosen, judged_rows(store, [Policy.keep_all(), *policies], limits)[1:], store.samples())
+
+
+def _space(config: SearchConfig, loaded: LoadedModel) -> Space:
+    asked, facts = config.space, loaded.facts
+    narrowed = asked.first_layer is not None or asked.last_layer is not None
+    last = min(facts.last_layer, facts.num_layers - 1)
+    layers = (asked.first_layer or facts.first_layer, asked.last_layer or last) if narrowed else None
+    return make_space(facts, asked.recipes, layers)
+
+
+def _explored(config: SearchConfig, study: Study, space: Space, limits: Limits) -> list[Policy]:
+    """Return the candidates of one task: all of a small space, or what a sampler has measured of a large one."""
+    sampler = config.sampler
+    if sampler.name == "enumerate" or (sampler.name == "auto" and space.size <= sampler.enumerate_up_to):
+        return candidates_of(space)
+    name = "tpe" if sampler.name == "auto" else sampler.name
+    settings = SamplerSettings(name, sampler.trials, sampler.batch, config.seed)
+
+    def measure(policies: Sequence[Policy]) -> list[Row]:
+        wanted = list(dict.fromkeys([Policy.keep_all(), *policies]))
+        return judged_rows(study.measure(wanted), wanted, limits)
+
+    return explore(space, settings, space.defaults(), measure)
 
 
 def _study_settings(config: SearchConfig, name: str) -> StudySettings:

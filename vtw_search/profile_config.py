@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from profilers.regimes import Regime, regime_grid
 from vtw_search.config import Count, Group, ModelSettings, Name, TrackingSettings, compose_config, content_of, validated
+from vtw_search.errors import ConfigError, near_matches
+from vtw_search.facts import ModelFacts
 from vtw_search.policies import Policy
+from vtw_search.recipes import find_recipe
 
 Axis = Annotated[tuple[Count, ...], Field(min_length=1)]
 
@@ -46,15 +49,32 @@ class RegimeSettings(Group):
         )
 
 
-class RecipeSettings(Group):
-    """A published method with its parameters."""
+class RecipeSettings(BaseModel):
+    """A published method; all other keys are its parameters, which have their published values unless given."""
 
-    name: Literal["vtw"]
-    layer: Count
+    model_config = ConfigDict(frozen=True, extra="allow")
 
-    def policy(self) -> Policy:
-        """Return the method as a policy."""
-        return Policy.withdraw(self.layer)
+    name: str
+
+    def policy(self, facts: ModelFacts) -> Policy:
+        """Return the method as a policy of a model.
+
+        Raises:
+            ConfigError: a parameter does not exist, or the parameters do not go together.
+            UnknownNameError: there is no such recipe.
+        """
+        recipe, given = find_recipe(self.name), {k: v for k, v in (self.model_extra or {}).items() if v is not None}
+        parameters = recipe.parameters(facts)
+        for key in given:
+            if key not in parameters:
+                raise ConfigError(
+                    f"unknown parameter {key!r} of recipe {self.name!r}", remedy=near_matches(key, parameters)
+                )
+        chosen = {key: given.get(key, parameter.default) for key, parameter in parameters.items()}
+        policy = recipe.policy(facts, chosen)
+        if policy is None:
+            raise ConfigError(f"the parameters of recipe {self.name!r} must go together", value=chosen)
+        return policy
 
 
 class ProfileConfig(Group):

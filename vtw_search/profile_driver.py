@@ -17,6 +17,7 @@ from profilers.protocol import ProtocolSettings
 from vtw_search.adapters import Adapter, find_adapter
 from vtw_search.errors import ConfigError
 from vtw_search.evaluation.model import DTYPES, load_model
+from vtw_search.facts import ModelFacts
 from vtw_search.files import write_text_atomically
 from vtw_search.policies import Policy, load_policy
 from vtw_search.profile_config import ProfileConfig
@@ -56,8 +57,9 @@ def run_profile(config: ProfileConfig, console: Console | None = None) -> Profil
     console = console or Console()
     model = _model(config)
     adapter = find_adapter(model)
-    policy = _policy(config)
-    check_policy(policy, adapter.facts(model))
+    facts = adapter.facts(model)
+    policy = _policy(config, facts)
+    check_policy(policy, facts)
     grid = config.profile.grid(_tokens_of_an_image(adapter, model))
     counted = _audited(adapter, model, config)
     runner = RegimeRunner(adapter, model, policy, _timing(config))
@@ -89,9 +91,9 @@ def _model(config: ProfileConfig) -> Any:
     )
 
 
-def _policy(config: ProfileConfig) -> Policy:
+def _policy(config: ProfileConfig, facts: ModelFacts) -> Policy:
     if config.recipe is not None:
-        return config.recipe.policy()
+        return config.recipe.policy(facts)
     assert config.policy is not None, "the configuration has either of them"
     policies = load_policy(config.policy)
     if config.task is not None and config.task not in policies.tasks:

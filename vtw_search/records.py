@@ -78,6 +78,7 @@ class Measurement(BaseModel):
         kl_*: over calibration. `_low`, `_high`: 95 % bootstrap interval of the mean.
         accuracy*, agreement: over selection. `accuracy_drop` is reference minus candidate, paired by sample.
         *_macs: multiply-adds of one prefill with `prompt_tokens` tokens, `visual_tokens` of them visual; `macs` is all.
+            Where scores decide how many tokens stay, macs are the mean over the samples, `macs_spread` the deviation.
         latency_ms: median time of that prefill; `latency_ratio` is the median over pairs with the reference.
     """
 
@@ -110,8 +111,10 @@ class Measurement(BaseModel):
     projector_macs: int | None = None
     decoder_macs: int | None = None
     lm_head_macs: int | None = None
+    scorer_macs: int | None = None
     macs: int | None = None
     macs_ratio: float | None = None
+    macs_spread: float | None = None
     latency_ms: float | None = None
     reference_latency_ms: float | None = None
     latency_ratio: float | None = None

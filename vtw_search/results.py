@@ -171,12 +171,28 @@ class Confirmation:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """A baseline beside the chosen policy.
+
+    Attributes:
+        row: its measurement.
+        advantage: accuracy of the chosen policy minus the baseline's, paired by sample of the selection split.
+        low, high: the 95 % interval of the advantage.
+    """
+
+    row: Row
+    advantage: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """One task of a search.
 
     Attributes:
         task: its name.
-        rows: keep-all first, then by rising K.
+        rows: keep-all first, then by the layers of their stages.
         limits: what was asked for, as in the policy file.
         chosen: the row of the policy that is exported.
         verdict: one sentence that says what was chosen and why.
@@ -184,6 +200,7 @@ class StudyResult:
         identity: the settings that identify the measurements.
         records: folder of the copied records.
         confirmation: the tests of the finalists; None if the limits ask for no confidence.
+        baselines: what the chosen policy has to beat; empty for keep-all.
         noise: per variation of the run (dtype, attention, batch), the KL that it causes without any policy.
     """
 
@@ -197,3 +214,4 @@ class StudyResult:
     records: str
     confirmation: Confirmation | None = None
     noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    baselines: tuple[Baseline, ...] = ()

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,19 +193,28 @@ def memory(hidden: int, visual: int) -> tuple[list[Claim], dict[str, Any]]:
 
 
 def main(parts: Sequence[str]) -> None:
-    """Run everything, or the named shapes such as `256x576`, each in a process of its own."""
-    claims: list[Claim] = []
+    """Run everything, or the named parts, such as `256x576` or `policies`; other parts keep their last numbers.
+
+    Every ratio is taken within its part, so that parts may be run on different days.
+    """
+    pieces: dict[str, list[Callable[[], tuple[list[Claim], dict[str, Any]]]]] = {
+        f"{hidden}x{visual}": [partial(sweep_layers, hidden, visual), partial(memory, hidden, visual)]
+        for hidden, visual in TARGETS
+    }
+    pieces["policies"] = [partial(many_policies, 256, 576)]
+    folder = Path(__file__).parent
     details: dict[str, Any] = {}
-    for hidden, visual in TARGETS:
-        if parts and f"{hidden}x{visual}" not in parts:
-            continue
-        for piece in (sweep_layers, memory):
-            found, more = piece(hidden, visual)
-            claims, details = claims + found, details | {f"{piece.__name__} {hidden}x{visual}": more}
-    if not parts or "policies" in parts:
-        found, more = many_policies(256, 576)
-        claims, details = claims + found, details | {"many_policies 256x576": more}
-    write_result(Path(__file__).parent, 0, claims, details)
+    if parts:
+        details = json.loads((folder / "results" / "result.json").read_text())["details"]
+    for part in parts or pieces:
+        claims: list[Claim] = []
+        details[part] = {}
+        for piece in pieces[part]:
+            found, more = piece()
+            claims, details[part] = claims + found, details[part] | more
+        details[part]["claims"] = [asdict(claim) for claim in claims]
+    every = [Claim(**claim) for part in pieces if part in details for claim in details[part]["claims"]]
+    write_result(folder, 0, every, details)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from vtw_search.search.answer import choose, judged_rows
 from vtw_search.search.front import mark_front
 from vtw_search.search.ledger import HoldoutLedger
 from vtw_search.search.limits import Limits, limits_for_task
-from vtw_search.search.space import withdrawal_candidates
+from vtw_search.search.space import candidates_of, make_space
 from vtw_search.search.trials import record_trials
 
 LAYERS = 8
@@ -171,14 +171,14 @@ def facts(layers: int) -> ModelFacts:
 @settings(max_examples=30)
 @given(st.integers(2, 40))
 def test_the_space_is_keep_all_and_every_layer_once(layers: int) -> None:
-    labels = [policy.label() for policy in withdrawal_candidates(facts(layers), None, None)]
+    labels = [policy.label() for policy in candidates_of(make_space(facts(layers), {"vtw": {}}, None))]
     assert labels == ["keep-all", *(f"withdraw@{layer}" for layer in range(1, layers))]
 
 
-@pytest.mark.parametrize("first,last", [(0, 3), (4, 3), (1, 12), (12, 12), (13, None)])
-def test_a_range_outside_the_model_is_refused(first: int, last: int | None) -> None:
+@pytest.mark.parametrize("first,last", [(0, 3), (4, 3), (1, 12), (12, 12), (13, 11)])
+def test_a_range_outside_the_model_is_refused(first: int, last: int) -> None:
     with pytest.raises(ConfigError, match=r"1\.\.11"):
-        withdrawal_candidates(facts(12), first, last)
+        make_space(facts(12), {"vtw": {}}, (first, last))
 
 
 def test_the_ledger_counts_per_task(tmp_path: Path) -> None:

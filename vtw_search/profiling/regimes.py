@@ -17,6 +17,7 @@ from profilers.protocol import Compared, ProtocolSettings, compare
 from profilers.regimes import Phases, Regime, amdahl_ceiling, break_even_output_tokens, verdict
 from profilers.stopwatch import Stopwatch, Work, stopwatch_of
 from vtw_search.adapters import Adapter
+from vtw_search.operators import find_operator
 from vtw_search.policies import Policy
 from vtw_search.profiling.rows import RegimeRow, Side
 from vtw_search.profiling.schedule import Schedule, tokens_per_layer
@@ -54,8 +55,10 @@ class RegimeRunner:
     def _counted(self, regime: Regime) -> RegimeRow:
         cost, full = prefill_cost(self.adapter, self.model, regime), Policy.keep_all()
         works = RegimeWorks.layout_of(regime)
+        on_grids = any(find_operator(stage.operator).keeps == "share" for stage in self.policy.stages)
+        grids = self.adapter.grids(self.model, {}, regime.visual_tokens) if on_grids else ()
         reference, candidate = (
-            self._side(cost, regime, tokens_per_layer(policy, works, len(cost.shape.layers)))
+            self._side(cost, regime, tokens_per_layer(policy, works, len(cost.shape.layers), grids))
             for policy in (full, self.policy)
         )
         return RegimeRow(regime, "counted", reference, candidate)

@@ -2,17 +2,92 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+
+from vtw_search.errors import PolicyError
 from vtw_search.operators import find_operator
 from vtw_search.policies import Policy
-from vtw_search.tokens import TokenLayout
+from vtw_search.scorers import Shape, complete_options, find_scorer
+from vtw_search.tokens import Grid, TokenLayout
 
 Schedule = tuple[int, ...]
 
 
-def tokens_per_layer(policy: Policy, layout: TokenLayout, layers: int) -> Schedule:
-    """Return the tokens that enter each of `layers` decoder layers, for a layout of one row without padding."""
-    tokens = [layout.visual.shape[1]] * layers
+def visual_counts(policy: Policy, visual: int, grids: Sequence[Grid] = ()) -> list[int] | None:
+    """Return how many of a row's `visual` tokens are left after each stage; None where scores decide.
+
+    Args:
+        policy: whose stages act.
+        visual: visual tokens of the row.
+        grids: of its visual blocks, for operators that work on grids.
+
+    Raises:
+        PolicyError: an operator works on grids, and none were given.
+    """
+    counts: list[int] = []
     for stage in policy.stages:
-        left = int(find_operator(stage.operator).keep(layout).sum())
-        tokens[stage.layer :] = [left] * (layers - stage.layer)
+        operator = find_operator(stage.operator)
+        if operator.keeps == "share" and not grids:
+            remedy = "pass the grids of the visual blocks"
+            raise PolicyError(f"how many tokens {operator.name!r} leaves depends on grids", remedy=remedy)
+        left = operator.left(counts[-1] if counts else visual, stage.keep, grids)
+        if left is None:
+            return None
+        counts.append(left)
+    return counts
+
+
+def tokens_per_layer(
+    policy: Policy, layout: TokenLayout, layers: int, grids: Sequence[Grid] = (), left: Sequence[int] | None = None
+) -> Schedule:
+    """Return the tokens that enter each of `layers` decoder layers, for a layout of one row without padding.
+
+    Args:
+        policy: whose stages act.
+        layout: of the row.
+        layers: L.
+        grids: of its visual blocks, for operators that work on grids.
+        left: visual tokens after each stage as they were measured, for budgets that the scores decide.
+
+    Raises:
+        PolicyError: the scores decide, and `left` was not given.
+    """
+    visual = int(layout.visual.sum())
+    counts = visual_counts(policy, visual, grids) if left is None else left
+    if counts is None:
+        remedy = "measure the policy on samples first"
+        raise PolicyError("how many tokens stay is decided by the scores", value=policy.label(), remedy=remedy)
+    tokens = [layout.visual.shape[1]] * layers
+    for stage, count in zip(policy.stages, counts, strict=True):
+        tokens[stage.layer :] = [layout.visual.shape[1] - visual + count] * max(0, layers - stage.layer)
     return tuple(tokens)
+
+
+def mean_over_depth(policy: Policy, visual: int, layers: int, grids: Sequence[Grid] = ()) -> float:
+    """Return the mean number of visual tokens per layer, which papers quote; PolicyError where scores decide."""
+    row = torch.ones(1, visual, dtype=torch.bool)
+    return sum(tokens_per_layer(policy, TokenLayout(row, ~row), layers, grids)) / layers
+
+
+def scorer_macs(policy: Policy, tokens: Sequence[int], shape: Shape) -> list[int]:
+    """Return the macs that choosing costs, at the layer whose output is chosen from.
+
+    Args:
+        policy: whose stages act.
+        tokens: per decoder layer, as `tokens_per_layer` returns them.
+        shape: of the prompt before any stage, and of the tower.
+    """
+    macs = [0] * len(tokens)
+    text = shape.tokens - shape.visual
+    for stage in policy.stages:
+        if stage.scorer is not None and stage.layer < len(tokens):
+            scorer = find_scorer(stage.scorer.name)
+            there = tokens[stage.layer - 1] if stage.layer else shape.tokens
+            at_hand = Shape(
+                there, there - text, shape.instruction, shape.width, shape.images, shape.patches, shape.vision_width,
+                shape.vision_layers,
+            )  # fmt: skip
+            macs[max(stage.layer - 1, 0)] += scorer.macs(at_hand, complete_options(scorer, stage.scorer.options))
+    return macs

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from vtw_search.report.confirmation import confirmation_table, noise_text
 from vtw_search.report.tables import study_table
-from vtw_search.results import StudyResult
+from vtw_search.results import Baseline, StudyResult
 
 
 def show_studies(console: Console, studies: Sequence[StudyResult], policy_file: Path) -> None:
@@ -20,11 +20,18 @@ def show_studies(console: Console, studies: Sequence[StudyResult], policy_file: 
         if study.confirmation is not None and study.confirmation.finalists:
             console.print(confirmation_table(study.confirmation))
         console.print(f"[bold]{study.task}[/]: {study.verdict}", highlight=False)
-        for line in (noise_text(study.noise), holdout_text(study)):
+        for line in (noise_text(study.noise), *map(baseline_text, study.baselines), holdout_text(study)):
             if line:
                 console.print(line, highlight=False)
     report = policy_file.parent / "report"
     console.print(f"\npolicy file: [bold]{policy_file}[/]; pictures and tables: {report}", highlight=False)
+
+
+def baseline_text(baseline: Baseline) -> str:
+    """Return a baseline's numbers and how much better the chosen policy is."""
+    own = baseline.row.measurement
+    gain = f"{baseline.advantage:+.3f} ({baseline.low:+.3f} to {baseline.high:+.3f})"
+    return f"baseline {own.policy.label()}: accuracy {own.accuracy:.3f}, macs x {own.macs_ratio:.3f}; chosen {gain}"
 
 
 def holdout_text(study: StudyResult) -> str:

@@ -49,4 +49,12 @@ def _task_policy(study: StudyResult, splits: Splits) -> TaskPolicy:
 
 def _tested(study: StudyResult) -> dict[str, dict[str, Any]]:
     tested = {} if study.confirmation is None else {"confirmation": study.confirmation.as_dict()}
-    return tested | ({"noise_floor": dict(study.noise)} if study.noise else {})
+    baselines = {
+        each.row.measurement.policy.label(): {
+            "accuracy": each.row.measurement.accuracy, "macs": each.row.measurement.macs,
+            "advantage": each.advantage, "advantage_low": each.low, "advantage_high": each.high,
+        }
+        for each in study.baselines
+    }  # fmt: skip
+    tested |= {"noise_floor": dict(study.noise)} if study.noise else {}
+    return tested | ({"baselines": baselines} if baselines else {})

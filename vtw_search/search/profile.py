@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,13 @@ from profilers.prefill import PrefillMacs
 from profilers.timing import PairTiming, time_pair
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.tasks import Sample
+from vtw_search.operators import find_operator
 from vtw_search.policies import Policy
-from vtw_search.profiling.schedule import tokens_per_layer
+from vtw_search.profiling.schedule import scorer_macs, tokens_per_layer, visual_counts
 from vtw_search.runtime import apply_policy
+from vtw_search.scorers import Shape
 from vtw_search.search.macs import MacsCounter
-from vtw_search.tokens import TokenLayout
+from vtw_search.tokens import Grid, TokenLayout
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,15 @@ class Profile:
 
     Attributes:
         prompt_tokens, visual_tokens: of the sample, per row.
-        macs: multiply-adds by part.
+        macs: multiply-adds by part; where scores decide how many tokens stay, of the sample in the middle.
+        macs_of_samples: total of every sample, where scores decide; else of the one.
         timing: interleaved with the reference, or None when time was not asked for.
     """
 
     prompt_tokens: int
     visual_tokens: int
     macs: PrefillMacs
+    macs_of_samples: tuple[int, ...]
     timing: PairTiming | None
 
 
@@ -46,8 +51,10 @@ def profile_columns(profile: Profile, reference_macs: int) -> dict[str, Any]:
         "projector_macs": macs.projector,
         "decoder_macs": macs.decoder,
         "lm_head_macs": macs.lm_head,
-        "macs": macs.total,
-        "macs_ratio": macs.total / reference_macs,
+        "scorer_macs": macs.scorer,
+        "macs": round(statistics.fmean(profile.macs_of_samples)),
+        "macs_ratio": statistics.fmean(profile.macs_of_samples) / reference_macs,
+        "macs_spread": statistics.pstdev(profile.macs_of_samples),
     }
     if timing is None:
         return columns
@@ -71,28 +78,63 @@ class Profiler:
         visual = loaded.adapter.visual_mask(loaded.model, self.inputs)
         assert visual is not None, "a sample with images has visual tokens"
         self.layout = TokenLayout(visual, torch.zeros_like(visual))
+        self.shape = self._shape()
         self._counter = MacsCounter(loaded, self.inputs)
-        self._timings: dict[tuple[int, ...], PairTiming] = {}
+        self._timings: dict[tuple[Any, ...], PairTiming] = {}
 
-    def profile(self, policy: Policy, *, timed: bool = True) -> Profile:
+    def profile(self, policy: Policy, counts: Sequence[Sequence[int]] = (), *, timed: bool = True) -> Profile:
         """Count a policy's macs and, if that is wanted and repeats were asked for, time it against keep-all.
 
-        Policies that let equally many tokens into every layer do the same work, and are timed once.
+        Policies that let equally many tokens into every layer, chosen by the same scorers, do the same work and are
+        timed once.
+
+        Args:
+            policy: what is profiled.
+            counts: per sample, the visual tokens that each stage left; needed where the scores decide them.
+            timed: whether to time.
         """
-        timing = self._timing(policy) if timed and self.repeats else None
         visual = int(self.layout.visual.sum())
-        return Profile(self.layout.visual.shape[1], visual, self.macs(policy), timing)
+        left: Sequence[int] | None = None
+        lefts: Sequence[Sequence[int] | None] = [None]
+        if visual_counts(policy, visual, self._grids(policy)) is None:
+            ordered = sorted(list(each) for each in counts)
+            lefts, left = ordered, ordered[len(ordered) // 2]
+        timing = self._timing(policy, left) if timed and self.repeats else None
+        every = tuple(self.macs(policy, each).total for each in lefts)
+        return Profile(self.layout.visual.shape[1], visual, self.macs(policy, left), every, timing)
 
-    def macs(self, policy: Policy) -> PrefillMacs:
-        """Return the macs of a prefill."""
-        return self._counter.count(self.tokens_per_layer(policy))
+    def macs(self, policy: Policy, left: Sequence[int] | None = None) -> PrefillMacs:
+        """Return the macs of a prefill; `left` as for `tokens_per_layer`."""
+        tokens = self.tokens_per_layer(policy, left)
+        return self._counter.count(tokens, scorer_macs(policy, tokens, self.shape))
 
-    def tokens_per_layer(self, policy: Policy) -> list[int]:
-        """Return how many tokens each decoder layer receives."""
-        return list(tokens_per_layer(policy, self.layout, self.loaded.facts.num_layers))
+    def tokens_per_layer(self, policy: Policy, left: Sequence[int] | None = None) -> list[int]:
+        """Return how many tokens each decoder layer receives; `left` are measured counts, where scores decide them."""
+        layers = self.loaded.facts.num_layers
+        return list(tokens_per_layer(policy, self.layout, layers, self._grids(policy), left))
 
-    def _timing(self, policy: Policy) -> PairTiming:
-        schedule = tuple(self.tokens_per_layer(policy))
+    def _grids(self, policy: Policy) -> list[Grid]:
+        if not any(find_operator(stage.operator).keeps == "share" for stage in policy.stages):
+            return []
+        return self.loaded.adapter.grids(self.loaded.model, self.inputs, int(self.layout.visual.sum()))
+
+    def _shape(self) -> Shape:
+        """Return the sizes that a scorer's cost depends on."""
+        visual, tower = self.layout.visual, self.loaded.adapter.vision_tower(self.loaded.model)
+        config = self.loaded.model.config.get_text_config(decoder=True)
+        heads = config.num_attention_heads
+        width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+        behind = int((visual.flip(1).cumsum(dim=1) == 0).sum())
+        total, seen = visual.shape[1], int(visual.sum())
+        if tower is None:
+            return Shape(total, seen, behind, width)
+        patches = tower.grid.tokens + tower.class_tokens
+        vision_width = self.loaded.model.config.vision_config.hidden_size
+        return Shape(total, seen, behind, width, seen // tower.grid.tokens, patches, vision_width, tower.layers)
+
+    def _timing(self, policy: Policy, left: Sequence[int] | None) -> PairTiming:
+        scorers = [stage.scorer for stage in policy.stages if stage.scorer is not None]
+        schedule = (tuple(self.tokens_per_layer(policy, left)), *scorers)
         if schedule not in self._timings:
             self._timings[schedule] = self._time(policy)
         return self._timings[schedule]

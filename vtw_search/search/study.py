@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -127,21 +129,34 @@ class Study:
             return
         self.progress.start(f"{self.settings.task} profile", len(missing))
         layers = self.loaded.facts.num_layers
-        profiler = Profiler(self.loaded, self.splits["selection"], self.settings.repeats, self.settings.warmup)
+        profiler = self.profiler
         reference_macs = profiler.macs(Policy.keep_all()).total
         rows = [measurement_of(frame, self.settings.task, policy, layers) for policy in missing]
-        counted = [row if row.failure else self._profiled(row, profiler, reference_macs, timed=False) for row in rows]
+        counts = {policy: _measured_counts(frame, policy) for policy in missing}
+        counted = [
+            row if row.failure else self._profiled(row, profiler, reference_macs, counts[row.policy], timed=False)
+            for row in rows
+        ]
         measured = [row for row in known.values() if row.policy in candidates and row.policy not in missing]
         wanted = worth_timing([*measured, *counted])
         for row in counted:
             timed = row.failure is None and row.policy.digest() in wanted
-            store.add_measurement(self._profiled(row, profiler, reference_macs, timed=True) if timed else row)
+            if timed:
+                row = self._profiled(row, profiler, reference_macs, counts[row.policy], timed=True)
+            store.add_measurement(row)
             self.progress.advance()
 
-    def _profiled(self, row: Measurement, profiler: Profiler, reference_macs: int, *, timed: bool) -> Measurement:
+    @cached_property
+    def profiler(self) -> Profiler:
+        """The profiler on this task's selection samples."""
+        return Profiler(self.loaded, self.splits["selection"], self.settings.repeats, self.settings.warmup)
+
+    def _profiled(
+        self, row: Measurement, profiler: Profiler, reference_macs: int, counts: list[list[int]], *, timed: bool
+    ) -> Measurement:
         try:
             with out_of_memory_is_a_failure():
-                profile = profiler.profile(row.policy, timed=timed)
+                profile = profiler.profile(row.policy, counts, timed=timed)
                 return row.model_copy(update=profile_columns(profile, reference_macs))
         except CandidateError as error:
             return Measurement(task=row.task, policy=row.policy, layer=row.layer, failure=f"{error} while timed")
@@ -167,6 +182,12 @@ class Study:
         store = self.store(HOLDOUT)
         self._score(store, "holdout", list(dict.fromkeys([Policy.keep_all(), policy])))
         return holdout_numbers(store.samples(), policy)
+
+
+def _measured_counts(frame: pd.DataFrame, policy: Policy) -> list[list[int]]:
+    """Return, per selection sample with an image, how many visual tokens each stage left."""
+    own = frame[(frame["policy"] == policy.digest()) & (frame["split"] == "selection") & frame["failure"].isna()]
+    return [json.loads(text) for text in own["visual_left"]]
 
 
 def _portions(policies: Sequence[Policy]) -> Iterator[Sequence[Policy]]:

@@ -43,7 +43,7 @@ def record_trials(
     highest = max(row.measurement.layer for row in rows)
     for row in rows:
         if row.measurement.policy.digest() not in known:
-            study.add_trial(_trial(row, IntDistribution(1, highest)))
+            study.add_trial(_trial(row, IntDistribution(0, highest)))
     return study
 
 

@@ -1,0 +1,80 @@
+"""Samplers on a space whose truth is a formula; baselines by arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from vtw_search import Policy
+from vtw_search.errors import UnknownNameError
+from vtw_search.evaluation.model import load_model
+from vtw_search.facts import ModelFacts
+from vtw_search.records import Measurement
+from vtw_search.results import Baseline, Judgement, Row
+from vtw_search.search.baselines import SEEDS, baselines_of, baselines_text, not_beaten
+from vtw_search.search.sampling import SAMPLERS, SamplerSettings, explore
+from vtw_search.search.space import make_space
+
+
+@pytest.fixture(scope="module")
+def facts() -> ModelFacts:
+    return load_model("reference", device="cpu").facts
+
+
+def row_of(policy: Policy) -> Row:
+    """Accuracy and macs that rise with the layers; accuracies below 0.5 break the limit."""
+    layers = [stage.layer for stage in policy.stages] or [12]
+    accuracy, macs = min(1.0, sum(layers) / len(layers) / 8), 100 * sum(layers)
+    excess = Judgement("accuracy_drop", 0.5, 1 - accuracy, 0, 1, "")
+    return Row(Measurement(task="t", policy=policy, layer=layers[0], accuracy=accuracy, macs=macs), (excess,))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_measures_no_policy_twice_and_keeps_to_its_trials(name: str, facts: ModelFacts) -> None:
+    space, asked = make_space(facts, {"himap": {}, "vtw": {}}, None), list[Policy]()
+
+    def measure(policies: Sequence[Policy]) -> list[Row]:
+        asked.extend(policies)
+        return [row_of(policy) for policy in policies]
+
+    found = explore(space, SamplerSettings(name, 30, 8, 0), space.defaults(), measure)
+    assert found == asked
+    assert found[0].is_keep_all
+    assert len(found) == len(set(found)) == 30
+    assert set(space.defaults()) <= set(found)
+
+
+def test_a_small_space_ends_a_sampler(facts: ModelFacts) -> None:
+    space = make_space(facts, {"vtw": {"layer": [2, 3]}}, None)
+    found = explore(space, SamplerSettings("tpe", 50, 4, 0), [], lambda policies: [row_of(each) for each in policies])
+    assert {policy.label() for policy in found} == {"keep-all", "withdraw@2", "withdraw@3"}
+    with pytest.raises(UnknownNameError, match="did you mean 'tpe'"):
+        explore(space, SamplerSettings("tp", 50, 4, 0), [], lambda policies: [])
+
+
+def test_baselines_cost_what_the_winner_costs(facts: ModelFacts) -> None:
+    def macs(policy: Policy) -> int:
+        [stage] = policy.stages
+        if stage.operator == "downsample":
+            return round(float(stage.keep or 0) * 64) * 10
+        assert isinstance(stage.keep, int)
+        return stage.keep * 10
+
+    found = baselines_of(205, facts, 64, macs)
+    random = [policy for policy in found if policy.stages[0].operator == "select"]
+    assert [policy.stages[0].keep for policy in random] == [20] * len(SEEDS)
+    assert [macs(policy) for policy in found if policy not in random] == [160, 250]
+
+
+def test_a_winner_that_does_not_beat_its_baselines_is_flagged() -> None:
+    def baseline(macs: int, low: float) -> Baseline:
+        measurement = Measurement(task="t", policy=Policy.withdraw(3), layer=3, accuracy=0.8, macs=macs)
+        return Baseline(Row(measurement, ()), low + 0.1, low, low + 0.2)
+
+    winner = Row(Measurement(task="t", policy=Policy.withdraw(2), layer=2, accuracy=0.9, macs=100), ())
+    sure, equal, dear = baseline(100, 0.01), baseline(99, -0.01), baseline(150, -0.1)
+    assert not_beaten(winner, [sure, equal, dear]) == [equal]
+    assert "NOT surely better" in baselines_text(winner, [sure, equal])
+    assert "surely more accurate" in baselines_text(winner, [sure, dear])
+    assert baselines_text(winner, []) == ""

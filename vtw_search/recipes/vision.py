@@ -1,0 +1,106 @@
+"""Recipes that act before the decoder, alone or first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vtw_search.facts import ModelFacts
+from vtw_search.policies import Policy
+from vtw_search.recipes.base import SHARES, Parameter, before_decoder, layers_of, nearest, prune, some
+
+
+class VtcCls:
+    """The patches that the class token attends to."""
+
+    name = "vtc_cls"
+    source = "VTC-CLS (arXiv 2412.05819): 256, 128 or 64 of 576 tokens; the range of tower layers is not published"
+
+    def parameters(self, facts: ModelFacts) -> Mapping[str, Parameter]:
+        """Return the share and the first tower layer of the sum, counted from the end."""
+        first = [-layer for layer in (2, 4, 8, 16) if layer <= max(facts.vision_layers, 2)]
+        return {"keep": Parameter(128 / 576, (256 / 576, 128 / 576, 64 / 576)), "first": Parameter(-2, first)}
+
+    def policy(self, facts: ModelFacts, chosen: Mapping[str, Any]) -> Policy:
+        """Return the selection."""
+        stage = before_decoder(facts, "select", chosen["keep"], "cls_attention", first=chosen["first"])
+        return Policy(stages=(stage,))
+
+
+class FoPru:
+    """The patches, or rows of patches, that receive most attention in the tower."""
+
+    name = "fopru"
+    source = "FoPru (arXiv 2411.14164): a quarter of the tokens, by rank or by row"
+
+    def parameters(self, facts: ModelFacts) -> Mapping[str, Parameter]:
+        """Return the share, the layout and whose attention counts."""
+        return {
+            "keep": Parameter(0.25, SHARES),
+            "layout": Parameter("rank", ("rank", "row")),
+            "source": Parameter("all", ("all", "cls")),
+        }
+
+    def policy(self, facts: ModelFacts, chosen: Mapping[str, Any]) -> Policy:
+        """Return the selection."""
+        options = {"layout": chosen["layout"], "source": chosen["source"]}
+        return Policy(stages=(before_decoder(facts, "select", chosen["keep"], "vision_received", **options),))
+
+
+class ImageTextInteraction:
+    """As many patches as stand before the knee of their similarity to the class token, then a pruning by the text."""
+
+    name = "image_text_interaction"
+    source = "Sparsity Meets Similarity (arXiv 2409.01162): about 22 % of the tokens; layer and share are not published"
+
+    def parameters(self, facts: ModelFacts) -> Mapping[str, Parameter]:
+        """Return the budget, the layer of the second pruning and its share."""
+        layers = layers_of(facts)
+        return {
+            "budget": Parameter("knee", ("knee", "second_difference", "lof")),
+            "layer": Parameter(nearest(layers, 2), some(layers, 6)),
+            "keep": Parameter(0.5, (0.75, 0.5, 0.25)),
+        }
+
+    def policy(self, facts: ModelFacts, chosen: Mapping[str, Any]) -> Policy:
+        """Return the selection and the pruning."""
+        first = before_decoder(facts, "select", chosen["budget"], "cls_similarity")
+        return Policy(stages=(first, prune(chosen["layer"], chosen["keep"], "text_relevance")))
+
+
+class Random:
+    """Random tokens stay: what every scorer has to beat."""
+
+    name = "random"
+    source = "a baseline; at layer 0 before the decoder where the model allows it"
+
+    def parameters(self, facts: ModelFacts) -> Mapping[str, Parameter]:
+        """Return the layer, the share and the seed."""
+        layers = [*([] if "before_decoder" in facts.missing else [0]), *layers_of(facts)]
+        return {
+            "layer": Parameter(layers[0], some(layers, 6)),
+            "keep": Parameter(0.25, SHARES),
+            "seed": Parameter(0, (0, 1, 2)),
+        }
+
+    def policy(self, facts: ModelFacts, chosen: Mapping[str, Any]) -> Policy:
+        """Return the pruning or selection."""
+        if chosen["layer"]:
+            return Policy(stages=(prune(chosen["layer"], chosen["keep"], "random", seed=chosen["seed"]),))
+        return Policy(stages=(before_decoder(facts, "select", chosen["keep"], "random", seed=chosen["seed"]),))
+
+
+class Downsample:
+    """A coarser grid, the same for every image: the other baseline."""
+
+    name = "downsample"
+    source = "a baseline: grid pooling or striding before the decoder"
+
+    def parameters(self, facts: ModelFacts) -> Mapping[str, Parameter]:
+        """Return the share of the tokens, and how cells are made."""
+        shares = tuple((side / 8) ** 2 for side in (7, 6, 5, 4, 3, 2, 1))
+        return {"keep": Parameter(0.25, shares), "mode": Parameter("mean", ("mean", "stride"))}
+
+    def policy(self, facts: ModelFacts, chosen: Mapping[str, Any]) -> Policy:
+        """Return the down-sampling."""
+        return Policy(stages=(before_decoder(facts, "downsample", chosen["keep"], mode=chosen["mode"]),))

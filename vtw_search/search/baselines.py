@@ -1,0 +1,99 @@
+"""What every winner has to beat: random tokens at its own macs, and the two grid poolings around them.
+
+Random pruning beats some published methods, and a coarser grid costs nothing to deploy; a policy that is no better than
+these has found nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from vtw_search.evaluation.statistics import paired_difference_interval
+from vtw_search.facts import ModelFacts
+from vtw_search.policies import Policy
+from vtw_search.recipes import find_recipe
+from vtw_search.results import Baseline, Row
+
+SEEDS = (0, 1, 2)
+# Two policies whose macs differ by less are held to cost the same.
+_SAME_MACS = 1.02
+
+
+def baselines_of(budget: int, facts: ModelFacts, visual: int, macs: Callable[[Policy], int]) -> list[Policy]:
+    """Return the baselines of a winner.
+
+    Args:
+        budget: its macs.
+        facts: of the model.
+        visual: visual tokens of the sample that macs are counted on.
+        macs: counts a policy on that sample.
+    """
+    policies = [_random(budget, facts, visual, macs, seed) for seed in SEEDS]
+    if not {"before_decoder", "grids"} & set(facts.missing):
+        policies += _poolings(budget, facts, visual, macs)
+    return list(dict.fromkeys(policies))
+
+
+def _random(budget: int, facts: ModelFacts, visual: int, macs: Callable[[Policy], int], seed: int) -> Policy:
+    """Return random pruning at the earliest place, with as many tokens as the budget pays for, 1 at least."""
+    layer = 0 if "before_decoder" not in facts.missing else facts.first_layer
+    recipe = find_recipe("random")
+
+    def policy(count: int) -> Policy:
+        found = recipe.policy(facts, {"layer": layer, "keep": count, "seed": seed})
+        assert found is not None
+        return found
+
+    low, high = 1, visual
+    while low < high:  # macs rise with the count
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if macs(policy(middle)) <= budget else (low, middle - 1)
+    return policy(low)
+
+
+def _poolings(budget: int, facts: ModelFacts, visual: int, macs: Callable[[Policy], int]) -> list[Policy]:
+    """Return the dearest pooling within the budget and the cheapest beyond it."""
+    side = max(1, round(visual**0.5))
+    recipe, costs = find_recipe("downsample"), dict[Policy, int]()
+    for number in range(1, side):
+        policy = recipe.policy(facts, {"keep": (number / side) ** 2, "mode": "mean"})
+        assert policy is not None
+        costs[policy] = macs(policy)
+    within = [policy for policy, cost in costs.items() if cost <= budget]
+    beyond = [policy for policy, cost in costs.items() if cost > budget]
+    dearest, cheapest = sorted(within, key=costs.__getitem__)[-1:], sorted(beyond, key=costs.__getitem__)[:1]
+    return dearest + cheapest
+
+
+def compared(winner: Row, baselines: Sequence[Row], frame: pd.DataFrame) -> tuple[Baseline, ...]:
+    """Return each baseline with the winner's advantage in accuracy, paired by sample of the selection split."""
+    scores = frame[frame["split"] == "selection"].set_index("sample")
+    own = scores[scores["policy"] == winner.measurement.policy.digest()]
+    found = []
+    for row in baselines:
+        if row.measurement.failure is not None:
+            continue
+        other = scores[scores["policy"] == row.measurement.policy.digest()].loc[own.index]
+        gains = (own["score"] - other["score"]).tolist()
+        low, high = paired_difference_interval(gains, own["cluster"].tolist())
+        found.append(Baseline(row, sum(gains) / len(gains), low, high))
+    return tuple(found)
+
+
+def not_beaten(winner: Row, baselines: Sequence[Baseline]) -> list[Baseline]:
+    """Return the baselines that cost no more than the winner and are not surely worse: its interval reaches 0."""
+    cost = winner.measurement.macs or 0
+    return [each for each in baselines if (each.row.measurement.macs or 0) <= cost * _SAME_MACS and each.low <= 0]
+
+
+def baselines_text(winner: Row, baselines: Sequence[Baseline]) -> str:
+    """Return what the baselines say of the winner, for the verdict; nothing without any."""
+    if not baselines:
+        return ""
+    equal = not_beaten(winner, baselines)
+    if not equal:
+        return f"; surely more accurate than every baseline of its macs, of {len(baselines)}"
+    best = max(equal, key=lambda each: each.row.measurement.accuracy or 0.0).row.measurement
+    return f"; NOT surely better than the baseline {best.policy.label()}, accuracy {best.accuracy:.3f} at the same macs"
