@@ -24,7 +24,7 @@ from vtw_search.results import StudyResult
 
 FOLDER = Path(__file__).parent
 TASKS = ("easy_vqa_color", "easy_vqa_shape", "easy_vqa_yesno", "digits_read")
-TRIALS = 60
+TRIALS = 40
 BASELINES = ("random", "downsample")
 Point = tuple[float, float]
 

@@ -66,7 +66,11 @@ def test_every_recipe_runs_on_a_family_or_says_what_else_to_do(family: str) -> N
     with torch.no_grad():
         full = model(**inputs, use_cache=False).logits.shape[1]
         for name in RECIPES:
-            policy = default_of(name, facts)
+            recipe = find_recipe(name)
+            chosen = {key: value.default for key, value in recipe.parameters(facts).items()}
+            policy = recipe.policy(facts, chosen)
+            if policy is None:
+                continue  # six layers are too few for its stages
             if needs_what_is_missing(policy, facts):
                 with pytest.raises(PolicyError, match=r"cannot run on this .*; "), apply_policy(model, policy):
                     pass
@@ -76,7 +80,8 @@ def test_every_recipe_runs_on_a_family_or_says_what_else_to_do(family: str) -> N
             assert logits.shape[1] < full
             assert torch.isfinite(logits).all()
             ran.append(name)
-    assert {"vtw", "fastv", "himap", "prune_withdraw"} <= set(ran)
+    assert {"vtw", "fastv", "random"} <= set(ran)
+    assert ("himap" in ran) == (family != "qwen3_vl" or facts.first_layer < 4)
     assert ("vtc_cls" in ran) == (family == "llava")
 
 

@@ -92,10 +92,10 @@ def vision_scores(loaded: LoadedModel, scorer: str, **options: Any) -> tuple[tor
     return noted[0], outputs
 
 
-@pytest.mark.parametrize("first", [-1, -2, -3])
+@pytest.mark.parametrize("first", [-2, -3, 0])
 def test_class_attention_equals_the_towers_own_maps(loaded: LoadedModel, first: int) -> None:
     scores, outputs = vision_scores(loaded, "cls_attention", first=first)
-    layers = outputs.attentions[len(outputs.attentions) + first : -1]
+    layers = outputs.attentions[first:-1]
     expected = sum((maps.mean(dim=1)[:, 0, 1:] for maps in layers), torch.zeros_like(scores))
     assert torch.allclose(scores, expected, atol=1e-6)
 
@@ -114,6 +114,12 @@ def test_class_similarity_is_taken_where_the_projector_takes_its_features(loaded
     scores, outputs = vision_scores(loaded, "cls_similarity")
     features = outputs.hidden_states[loaded.model.config.vision_feature_layer]
     assert torch.allclose(scores, torch.cosine_similarity(features[:, 1:], features[:, :1], dim=-1), atol=1e-6)
+
+
+@pytest.mark.parametrize("first", [-1, 3, 99])
+def test_a_sum_over_no_layers_is_refused(loaded: LoadedModel, first: int) -> None:
+    with pytest.raises(PolicyError, match="a layer before the last"):
+        vision_scores(loaded, "cls_attention", first=first)
 
 
 @pytest.mark.parametrize("name", SCORERS)
@@ -145,5 +151,5 @@ def test_sdpa_is_read_as_eager_computes_it() -> None:
     for attention in ("eager", "sdpa"):
         with apply_policy(family.build(attention), policy) as active, torch.no_grad():
             model = active._removal.model
-            found.append(model(**inputs, use_cache=False).logits)
+            found.append(model(**inputs, use_cache=False).logits[:, -1])
     assert torch.allclose(found[0], found[1], atol=1e-4)

@@ -13,6 +13,8 @@ import torch
 from vtw_search.errors import MissingExtraError
 
 Keep = float | int | str
+# Scores are float32; a bend in their curve that is no larger than this, relative to its height, is rounding.
+_ROUNDING = 1e-6
 
 
 def keep_count(keep: float | int, visual: int) -> int:
@@ -38,7 +40,7 @@ def knee(scores: torch.Tensor) -> int:
         return len(scores)
     place = torch.linspace(0, 1, len(scores), dtype=torch.float64, device=scores.device)
     below = 1 - place - (scores.double() - scores[-1].double()) / span
-    return int(below.argmax()) or len(scores)
+    return int(below.argmax()) if float(below.max()) > _ROUNDING else len(scores)
 
 
 def second_difference(scores: torch.Tensor) -> int:
@@ -47,7 +49,7 @@ def second_difference(scores: torch.Tensor) -> int:
         return len(scores)
     values = scores.double()
     bends = values[:-2] - 2 * values[1:-1] + values[2:]
-    return 1 + int(bends.argmax()) if float(bends.max()) > 0 else len(scores)
+    return 1 + int(bends.argmax()) if float(bends.max()) > _ROUNDING * float(scores[0] - scores[-1]) else len(scores)
 
 
 def lof(scores: torch.Tensor) -> int:

@@ -98,7 +98,7 @@ def _check_model(ready: ReadyStage, facts: ModelFacts) -> None:
         "grids": ready.needs_grids,
         "recount": ready.recounts,
         "vision": ready.reads == "vision",
-        "class_token": ready.reads == "vision" and _reads_class_token(ready, facts),
+        "class_token": ready.reads == "vision" and "vision" not in facts.missing and _reads_class_token(ready, facts),
     }
     for capability, needed in wanted.items():
         problem = facts.missing.get(capability)

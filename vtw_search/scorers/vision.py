@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vtw_search.errors import PolicyError
 from vtw_search.scorers.base import PlainScorer, Reads, Shape, View, VisionNeeds
 
 
@@ -91,4 +92,9 @@ class ClsSimilarity(PlainScorer):
 
 
 def _range(layers: int, first: int) -> range:
-    return range(first % layers if layers else 0, max(layers - 1, 0))
+    """Return the layers of the sum; PolicyError where there are none."""
+    found = range(first % layers, layers - 1) if layers else range(0)
+    if layers and not (found and -layers <= first < layers):
+        remedy = f"-2 is the penultimate of the tower's {layers} layers alone"
+        raise PolicyError("`first` must be a layer before the last", value=first, remedy=remedy)
+    return found
