@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from vtw_search.files import write_text_atomically
 from vtw_search.policies import Policy, PolicySet, save_policy
 from vtw_search.progress import WorkProgress
 from vtw_search.provenance import command_line, provenance
-from vtw_search.records import export_records
+from vtw_search.records import Measurement, export_records
 from vtw_search.report import show_studies, write_report
 from vtw_search.results import Baseline, Row, StudyResult
 from vtw_search.search.answer import choose, confirmed, judged_rows, keep_all_instead, require_affordable
@@ -144,12 +145,21 @@ def _baselines(study: Study, chosen: Row, limits: Limits) -> tuple[Baseline, ...
     """Measure the baselines of the chosen policy on the samples that it was chosen by; none for keep-all."""
     if chosen.measurement.policy.is_keep_all:
         return ()
-    profiler, budget = study.profiler, chosen.measurement.macs
-    assert budget is not None
-    visual = int(profiler.layout.visual.sum())
-    policies = baselines_of(budget, study.loaded.facts, visual, lambda policy: profiler.macs(policy).total)
-    store = study.measure([Policy.keep_all(), chosen.measurement.policy, *policies])
+    winner = chosen.measurement.policy
+    path = study.store(SEARCH_SPLITS).folder / f"baselines-{winner.digest()}.json"
+    if not path.exists():
+        policies = _matched_baselines(study, chosen.measurement)
+        write_text_atomically(path, json.dumps([policy.model_dump(mode="json") for policy in policies]) + "\n")
+    policies = [Policy.model_validate(content) for content in json.loads(path.read_text())]
+    store = study.measure([Policy.keep_all(), winner, *policies])
     return compared(chosen, judged_rows(store, [Policy.keep_all(), *policies], limits)[1:], store.samples())
+
+
+def _matched_baselines(study: Study, chosen: Measurement) -> list[Policy]:
+    profiler = study.profiler
+    assert chosen.macs is not None, "the chosen policy was measured"
+    visual = int(profiler.layout.visual.sum())
+    return baselines_of(chosen.macs, study.loaded.facts, visual, lambda policy: profiler.macs(policy).total)
 
 
 def _space(config: SearchConfig, loaded: LoadedModel) -> Space:

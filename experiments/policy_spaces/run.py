@@ -24,7 +24,7 @@ from vtw_search.results import StudyResult
 
 FOLDER = Path(__file__).parent
 TASKS = ("easy_vqa_color", "easy_vqa_shape", "easy_vqa_yesno", "digits_read")
-TRIALS = 40
+TRIALS = 24
 BASELINES = ("random", "downsample")
 Point = tuple[float, float]
 
@@ -34,7 +34,7 @@ def search(recipe: str, runs: str) -> dict[str, StudyResult]:
     config = load_config(
         f"space={recipe}", "sampler=auto", f"sampler.trials={TRIALS}", f"sampler.enumerate_up_to={TRIALS}",
         "profile=macs", "tracking=none", "limits.confidence=null", "noise.samples=0", f"runs={runs}",
-        f"search=spaces-{recipe}", "samples.calibration=100", "samples.selection=200", "samples.holdout=50",
+        f"search=spaces-{recipe}", "samples.calibration=20", "samples.selection=100", "samples.holdout=20",
     )  # fmt: skip
     return {study.task: study for study in run_search(config).studies}
 

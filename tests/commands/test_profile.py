@@ -77,9 +77,9 @@ def test_a_7b_model_is_counted_without_weights(capsys: Any, monkeypatch: pytest.
     [
         ([], "give either policy=<file> or recipe=<name>"),
         ([*VTW, "policy=p.json"], "give either policy=<file> or recipe=<name>"),
-        (["recipe=vtw"], "the setting recipe.layer needs a value; add recipe.layer=..."),
+        (["recipe=fastv", "+recipe.layr=3"], "unknown parameter 'layr' of recipe 'fastv'; did you mean 'layer'"),
         (["recipe=vtv", "recipe.layer=3"], "unknown recipe 'vtv'; did you mean 'vtw'"),
-        (["recipe=vtw", "recipe.layer=0"], "recipe.layer: input should be greater than or equal to 1, got 0"),
+        (["recipe=vtw", "recipe.layer=0"], "a withdrawal layer K must be an integer of at least 1, got 0"),
         (["recipe=vtw", "recipe.layer=99"], "must lie in 1..12"),
         ([*VTW, "profile.batch=[]"], "profile.batch: tuple should have at least 1 item"),
         ([*VTW, "profile.batch=[-1]"], "profile.batch.0: input should be greater than or equal to 1, got -1"),
