@@ -125,7 +125,10 @@ def _run_study(config: SearchConfig, folder: Path, study: Study, space: Space) -
         holdout = examination.holdout(answer.chosen.measurement)
     baselines = _baselines(study, answer.chosen, limits)
     records = folder / "records" / name
-    export_records(store.samples(), [row.measurement for row in answer.rows], records)
+    measured = [*answer.rows, *(baseline.row for baseline in baselines)]
+    frame, digests = store.samples(), {row.measurement.policy.digest() for row in measured}
+    # The store is shared with other searches, which may have had other candidates and baselines.
+    export_records(frame[frame["policy"].isin(digests)], [row.measurement for row in measured], records)
     return StudyResult(
         task=name,
         rows=answer.rows,

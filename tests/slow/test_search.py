@@ -283,7 +283,12 @@ def test_a_sweep_runs_one_search_per_job_and_groups_them(tmp_path: Path) -> None
     searches = sorted(path.name for path in (tmp_path / "runs").iterdir() if (path / "policy.json").exists())
     assert len(searches) == 2
     assert all(name.startswith("sweep-") for name in searches)
-    pd.testing.assert_frame_equal(rows_of(tmp_path, searches[0])[0], rows_of(tmp_path, searches[1])[0])
+    first, second = (rows_of(tmp_path, name)[0] for name in searches[:2])
+    # Other limits may choose another policy, which has other baselines; the candidates are the same.
+    common = set(first["policy"]) & set(second["policy"])
+    assert len(common) >= 12
+    first, second = (each[each["policy"].isin(common)].reset_index(drop=True) for each in (first, second))
+    pd.testing.assert_frame_equal(first, second)
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")

@@ -32,7 +32,7 @@ class OnePassEvaluator(BatchEvaluator):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.generated = 0
-        self.problem = one_pass_problem(self.loaded.model, self.loaded.adapter)
+        self.problem = one_pass_problem(self.loaded.model, self.loaded.adapter) or self._placeholder_in_answer()
 
     def records_of(self, policies: Sequence[Policy]) -> dict[Policy, list[SampleRecord]]:
         """Return the records of all candidates; where memory does not suffice, half of them are tried at once."""
@@ -143,6 +143,18 @@ class OnePassEvaluator(BatchEvaluator):
             else:
                 extended[name] = value
         return extended
+
+    def _placeholder_in_answer(self) -> str | None:
+        """Say when the reference's answer holds the token that stands for an image, which one call would ask for."""
+        adapter, config = self.loaded.adapter, self.loaded.model.config
+        placeholders = [
+            adapter.placeholder(self.loaded.model, modality)
+            for modality in adapter.modalities
+            if any(getattr(config, name, None) is not None for name in modality.token_settings)
+        ]
+        tokens = self.reference.tokens
+        found = torch.isin(tokens, torch.tensor(placeholders, dtype=tokens.dtype, device=tokens.device))
+        return "an answer holds an image placeholder" if bool(found.any()) else None
 
     def _check_forcing(self, reference: torch.Tensor) -> None:
         """Notice when one call over prompt and answer does not give the logits of generation."""
