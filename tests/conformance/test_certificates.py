@@ -101,8 +101,10 @@ def test_a_bad_certificate_of_a_file_does_not_overrule_what_was_found_here(
 def test_a_good_certificate_of_a_file_counts_where_the_one_found_here_is_out_of_date(
     model: Any, certificate: Certificate, change: dict[str, Any]
 ) -> None:
+    record_certificate(model, certificate)
+    answer = run(model, Policy.withdraw(2))
     record_certificate(model, certificate.model_copy(update=change))
-    run(model, policies_with(model, certificate))
+    assert run(model, policies_with(model, certificate)).equal(answer)
 
 
 def test_a_good_certificate_of_a_file_does_not_overrule_a_failure_found_here(

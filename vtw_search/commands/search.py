@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import itertools
-import os
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
-from vtw_search.errors import VtwError
+from vtw_search.commands.entry import run_command, with_errors_in_one_line
 
 _NEEDED = (
     "hydra",
@@ -31,18 +28,7 @@ _NEEDED = (
 
 def main() -> None:
     """Run a search, or a sweep of searches; bad input ends with one line on stderr and exit status 2."""
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        _stop(f"vtw-search needs {', '.join(missing)}; pip install 'vtw-search[search]'", 2)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    try:
-        _run()
-    except VtwError as error:
-        _stop(str(error), error.exit_code)
-    except OSError as error:
-        _stop(f"{error}; free space or fix the permissions and run again", 2)
-    except KeyboardInterrupt:
-        _stop("stopped; the same command continues where this one was", 130)
+    run_command("vtw-search", _NEEDED, _run, "stopped; the same command continues where this one was")
 
 
 def _run() -> None:
@@ -71,13 +57,12 @@ def _run() -> None:
     def job(composed: DictConfig) -> None:
         # Tables need 100 columns; a narrower terminal wraps them, which loses nothing.
         width = max(100, shutil.get_terminal_size((110, 24)).columns)
-        try:
+
+        def search() -> None:
             run_search(validate(composed), Console(width=width))
-        except VtwError as error:
-            # Hydra would answer with a traceback.
-            _stop(str(error), error.exit_code)
-        except OSError as error:
-            _stop(f"{error}; free space or fix the permissions and run again", 2)
+
+        # Hydra would answer an error with a traceback.
+        with_errors_in_one_line("vtw-search", search)
 
     job()
 
@@ -105,8 +90,3 @@ def _jobs(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
         for item in parsed
     ]
     yield from map(list, itertools.product(*choices))
-
-
-def _stop(message: str, status: int) -> NoReturn:
-    print(f"vtw-search: {message}", file=sys.stderr)
-    raise SystemExit(status)

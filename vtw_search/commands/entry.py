@@ -1,0 +1,39 @@
+"""What every command does around its work: say what is not installed, and end with one line on stderr."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from vtw_search.errors import VtwError
+
+
+def run_command(name: str, needed: Sequence[str], work: Callable[[], None], interrupted: str) -> None:
+    """Run `work`; bad input ends with one line and exit status 2, Ctrl-C with `interrupted` and 130."""
+    missing = [package for package in needed if importlib.util.find_spec(package) is None]
+    if missing:
+        stop(name, f"{name} needs {', '.join(missing)}; pip install 'vtw-search[search]'", 2)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        with_errors_in_one_line(name, work)
+    except KeyboardInterrupt:
+        stop(name, interrupted, 130)
+
+
+def with_errors_in_one_line(name: str, work: Callable[[], None]) -> None:
+    """Run `work`, and turn errors that the user can act on into one line and an exit status."""
+    try:
+        work()
+    except VtwError as error:
+        stop(name, str(error), error.exit_code)
+    except OSError as error:
+        stop(name, f"{error}; free space or fix the permissions and run again", 2)
+
+
+def stop(name: str, message: str, status: int) -> NoReturn:
+    """Print one line and exit."""
+    print(f"{name}: {message}", file=sys.stderr)
+    raise SystemExit(status)
