@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VisionTower:
-    """A vision tower whose patches are the visual tokens, one to one and in their order.
+    """A vision tower whose patches are the visual tokens, one to one or merged in squares, in their order.
 
     Attributes:
         module: called once for all images of a batch.
         layers: number of its self-attention layers.
         class_tokens: how many tokens stand before the patches: 1 for a class token, else 0.
-        feature_layer: index into its hidden states of what the projector takes.
-        grid: of one image.
+        feature_layer: index into its hidden states of what the projector takes; -1 is its last hidden state.
+        grid: patches of one image.
+        merge: a visual token stands for merge x merge patches.
     """
 
     module: nn.Module
@@ -41,6 +42,18 @@ class VisionTower:
     class_tokens: int
     feature_layer: int
     grid: Grid
+    merge: int = 1
+
+    @property
+    def tokens(self) -> int:
+        """Visual tokens of one image."""
+        return self.grid.tokens // self.merge**2
+
+    def merged(self, scores: torch.Tensor) -> torch.Tensor:
+        """Return (images, patches) scores as (images, tokens): the mean over the patches of each token."""
+        rows, columns = self.grid.rows // self.merge, self.grid.columns // self.merge
+        squares = scores.reshape(len(scores), rows, self.merge, columns, self.merge)
+        return squares.mean(dim=(2, 4)).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -230,7 +243,7 @@ class Adapter(ShapeQuestions):
         )
 
     def vision_tower(self, model: nn.Module) -> VisionTower | None:
-        """Return the tower, or None where its patches are not the visual tokens: merged, tiled, or not known."""
+        """Return the tower, or None where it is not known which patches a visual token stands for."""
         return None
 
     def block_grid(self, model: nn.Module) -> Grid | None:
@@ -255,7 +268,7 @@ class Adapter(ShapeQuestions):
 
 _NO_GRIDS = Missing("its adapter does not know the grid of the visual tokens", "prune with scorer uniform")
 _NO_TOWER = Missing(
-    "its visual tokens are not the patches of its vision tower one to one, or the adapter does not know the tower",
+    "its adapter does not know which patches of a vision tower its visual tokens stand for",
     "prune inside the decoder, for example with scorer text_to_visual",
 )
 _NO_CLASS_TOKEN = Missing("its vision tower has no class token", "scorer vision_received reads the patches alone")

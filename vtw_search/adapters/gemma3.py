@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from profilers.shapes import Projection, ProjectorShape
-from vtw_search.adapters.base import IMAGE, Adapter
+from vtw_search.adapters.base import IMAGE, Adapter, VisionTower
+from vtw_search.adapters.patches import patch_grid, siglip_tower
 from vtw_search.tokens import Grid
 
 
@@ -24,6 +25,10 @@ class Gemma3Adapter(Adapter):
         config: Any = model.config
         side = math.isqrt(config.mm_tokens_per_image)
         return Grid(side, side)
+
+    def vision_tower(self, model: nn.Module) -> VisionTower:
+        """Return the tower, whose patches are pooled in squares."""
+        return siglip_tower(model, "vision_tower", patch_grid(model).rows // self.block_grid(model).rows)
 
     def projector_shape(self, model: nn.Module) -> ProjectorShape:
         """Return the one matrix that patches meet after they were pooled."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from vtw_search.adapters.base import IMAGE, Adapter
+from vtw_search.adapters.base import IMAGE, Adapter, VisionTower
+from vtw_search.adapters.patches import siglip_tower
 from vtw_search.tokens import Grid
 
 
@@ -21,6 +22,11 @@ class Idefics3Adapter(Adapter):
         config: Any = model.config
         side = config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor
         return Grid(side, side)
+
+    def vision_tower(self, model: nn.Module) -> VisionTower:
+        """Return the tower, whose patches are merged in squares."""
+        config: Any = model.config
+        return siglip_tower(model, "vision_model", config.scale_factor)
 
 
 class SmolVLMAdapter(Idefics3Adapter):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from vtw_search.adapters.base import IMAGE, Adapter
-from vtw_search.adapters.llava import patch_grid
+from vtw_search.adapters.base import IMAGE, Adapter, VisionTower
+from vtw_search.adapters.patches import patch_grid, siglip_tower
 from vtw_search.tokens import Grid
 
 
@@ -23,3 +23,7 @@ class PaliGemmaAdapter(Adapter):
     def block_grid(self, model: nn.Module) -> Grid:
         """Return the patches of an image."""
         return patch_grid(model)
+
+    def vision_tower(self, model: nn.Module) -> VisionTower:
+        """Return the tower."""
+        return siglip_tower(model, "vision_tower")

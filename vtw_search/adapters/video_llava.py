@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from vtw_search.adapters.base import IMAGE, VIDEO, Adapter, Modality
+from torch import nn
+
+from vtw_search.adapters.base import IMAGE, VIDEO, Adapter, Modality, VisionTower
+from vtw_search.adapters.patches import clip_tower
 
 
 class VideoLlavaAdapter(Adapter):
@@ -14,3 +17,7 @@ class VideoLlavaAdapter(Adapter):
     def plain_prompt(self, processor: object, prompt: str, images: int) -> str:
         """Return the prompt of the released checkpoint."""
         return "USER: " + "<image>\n" * images + prompt + " ASSISTANT:"
+
+    def vision_tower(self, model: nn.Module) -> VisionTower | None:
+        """Return the tower of images; a batch that brings a video cannot be scored by it."""
+        return clip_tower(model, "image_tower")

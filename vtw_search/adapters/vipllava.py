@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from vtw_search.adapters.base import IMAGE, Adapter
-from vtw_search.adapters.llava import patch_grid
+from vtw_search.adapters.base import IMAGE, Adapter, VisionTower
+from vtw_search.adapters.patches import clip_tower, patch_grid
 from vtw_search.tokens import Grid
 
 
@@ -18,6 +18,10 @@ class VipLlavaAdapter(Adapter):
     def plain_prompt(self, processor: object, prompt: str, images: int) -> str:
         """Return the prompt of the released checkpoints."""
         return "###Human: " + "<image>\n" * images + prompt + "###Assistant:"
+
+    def vision_tower(self, model: nn.Module) -> VisionTower | None:
+        """Return the tower."""
+        return clip_tower(model)
 
     def block_grid(self, model: nn.Module) -> Grid:
         """Return the patches of an image."""

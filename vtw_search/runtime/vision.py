@@ -49,7 +49,7 @@ class VisionNotes:
                 remedy="use a scorer that does not read the tower, such as uniform",
             )
         if self.needs.similarity:
-            features = output.hidden_states[self.tower.feature_layer].float()
+            features = _features(output, self.tower.feature_layer).float()
             self.similarity = functional.cosine_similarity(features[:, 1:], features[:, :1], dim=-1)
 
 
@@ -111,19 +111,24 @@ class PlacedVision:
         return rows.mean(dim=2, keepdim=True).expand_as(rows).flatten(1)
 
     def _placed(self, scores: torch.Tensor) -> torch.Tensor:
-        values = scores.flatten()
+        values = self.notes.tower.merged(scores).flatten()
         beams, odd = divmod(int(self.visual.sum()), len(values))
         if odd or not beams:
             raise RuntimeUseError(
-                "the tower must have run on the images of this very batch",
+                "the tower must have run on all that is visual in this very batch",
                 value=f"{len(values)} scores for {int(self.visual.sum())} visual tokens",
-                remedy="pass pixel_values with the prompt",
+                remedy="pass the pixels with the prompt, and nothing that another tower encodes",
             )
         once = self.visual[::beams]
         placed = torch.zeros(once.shape, device=once.device)
         placed[once] = values.to(once.device)
         placed = placed.repeat_interleave(beams, dim=0)
         return placed if self.index is None else placed.gather(1, self.index)
+
+
+def _features(output: Any, layer: int) -> torch.Tensor:
+    features: torch.Tensor = output.last_hidden_state if layer == -1 else output.hidden_states[layer]
+    return features
 
 
 def _size(call: Call) -> tuple[int, int]:

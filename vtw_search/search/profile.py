@@ -130,7 +130,7 @@ class Profiler:
             return Shape(total, seen, behind, width)
         patches = tower.grid.tokens + tower.class_tokens
         vision_width = self.loaded.model.config.vision_config.hidden_size
-        return Shape(total, seen, behind, width, seen // tower.grid.tokens, patches, vision_width, tower.layers)
+        return Shape(total, seen, behind, width, seen // tower.tokens, patches, vision_width, tower.layers)
 
     def _timing(self, policy: Policy, left: Sequence[int] | None) -> PairTiming:
         scorers = [stage.scorer for stage in policy.stages if stage.scorer is not None]
