@@ -26,12 +26,12 @@ class OnePassEvaluator(BatchEvaluator):
 
     Attributes:
         problem: why candidates have to be run one by one instead, or None.
-        generated: how many (candidate, sample) pairs were generated.
+        generated: per candidate scored by the pass, the rows whose answers were generated.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.generated = 0
+        self.generated: dict[Policy, tuple[int, ...]] = {}
         self.problem = one_pass_problem(self.loaded.model, self.loaded.adapter) or self._placeholder_in_answer()
 
     def records_of(self, policies: Sequence[Policy]) -> dict[Policy, list[SampleRecord]]:
@@ -75,9 +75,11 @@ class OnePassEvaluator(BatchEvaluator):
                 self._failed(policy, sample, row, "logits are not finite") for row, sample in enumerate(self.samples)
             ]
         agreement, sure = self._certain_agreement(logits, reference)
+        # Answers that differ, or are too close to tell, are generated.
+        self.generated[policy] = rows = tuple((~(agreement & sure)).nonzero()[:, 0].tolist())
         try:
             with out_of_memory_is_a_failure(), apply_policy(self.loaded.model, policy):
-                texts, agreement = self._answers(agreement, sure)
+                texts, agreement = self._answers(agreement, rows)
         except CandidateError as error:
             return self._all_failed(policy, str(error))
         divergences = self._divergences(logits, reference)
@@ -101,13 +103,10 @@ class OnePassEvaluator(BatchEvaluator):
         close = ((margins <= 2 * noise[:, None]) & answered).any(dim=1)
         return self._agreement(choices), ~close
 
-    def _answers(self, agreement: torch.Tensor, sure: torch.Tensor) -> tuple[list[str], torch.Tensor]:
-        """Return all answers; those that differ, or are too close to tell, are generated."""
-        known = agreement & sure
+    def _answers(self, agreement: torch.Tensor, rows: Sequence[int]) -> tuple[list[str], torch.Tensor]:
+        """Return all answers and whether they agree, those of `rows` by generation."""
         texts = list(self.reference.texts)
-        rows = [row for row, settled in enumerate(known.tolist()) if not settled]
         if rows:
-            self.generated += len(rows)
             answers = self._generate(self._encode([self.samples[row] for row in rows]))
             agreement = agreement.clone()
             for place, row in enumerate(rows):
