@@ -8,10 +8,12 @@ from vtw_search.engine.one_by_one import (
     check_images,
     out_of_memory_is_a_failure,
 )
+from vtw_search.engine.processors import Forced
 
 __all__ = [
     "BatchEvaluator",
     "CandidateError",
+    "Forced",
     "OnePassEvaluator",
     "batches",
     "check_images",

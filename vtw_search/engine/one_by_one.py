@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessorList
 
+from vtw_search.engine.processors import Forced
 from vtw_search.errors import ModelError, TaskError
 from vtw_search.evaluation.divergence import kl_divergence
 from vtw_search.evaluation.metrics import find_metric
@@ -54,18 +55,6 @@ def out_of_memory_is_a_failure() -> Iterator[None]:
         if "not enough memory" not in str(error):
             raise
         raise CandidateError(OUT_OF_MEMORY) from error
-
-
-class _Forced(LogitsProcessor):
-    """Makes generate follow given answers, and notes what it would have chosen itself."""
-
-    def __init__(self, tokens: torch.Tensor) -> None:
-        self.tokens, self.choices = tokens, list[torch.Tensor]()
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        step = len(self.choices)
-        self.choices.append(scores.argmax(dim=-1))
-        return torch.full_like(scores, float("-inf")).scatter(1, self.tokens[:, step, None], 0.0)
 
 
 class BatchEvaluator:
@@ -114,7 +103,7 @@ class BatchEvaluator:
         return {name: value.to(self.loaded.device) for name, value in inputs.items()}
 
     @torch.inference_mode()
-    def _generate(self, inputs: dict[str, torch.Tensor], forced: _Forced | None = None) -> Answers:
+    def _generate(self, inputs: dict[str, torch.Tensor], forced: Forced | None = None) -> Answers:
         output = self.loaded.model.generate(
             **inputs,
             do_sample=False,
@@ -140,7 +129,7 @@ class BatchEvaluator:
         return (ended == 0).sum(dim=1).add(1).clamp_max(tokens.shape[1])
 
     def _follow_reference(self) -> tuple[torch.Tensor, torch.Tensor]:
-        forced = _Forced(self.reference.tokens)
+        forced = Forced(self.reference.tokens)
         answers = self._generate(self.inputs, forced)
         return answers.logits, torch.stack(forced.choices, dim=1)
 

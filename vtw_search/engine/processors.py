@@ -1,11 +1,23 @@
-"""The logits processors that generate itself would apply, for logits that were computed without it."""
+"""Logits processors: one that forces answers, and those that generate itself would apply, without generating."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from transformers import LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList
+
+
+class Forced(LogitsProcessor):
+    """Makes generate follow given answers, (B, N) tokens, and notes what it would have chosen itself."""
+
+    def __init__(self, tokens: torch.Tensor) -> None:
+        self.tokens, self.choices = tokens, list[torch.Tensor]()
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        step = len(self.choices)
+        self.choices.append(scores.argmax(dim=-1))
+        return torch.full_like(scores, float("-inf")).scatter(1, self.tokens[:, step, None], 0.0)
 
 
 def greedy_choices(

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessorList
 
-from vtw_search.engine import BatchEvaluator, CandidateError, batches, out_of_memory_is_a_failure
+from vtw_search.engine import BatchEvaluator, CandidateError, Forced, batches, out_of_memory_is_a_failure
 from vtw_search.errors import ConfigError, EvidenceError, ModelError
 from vtw_search.evaluation.divergence import kl_divergence
 from vtw_search.evaluation.model import LoadedModel
@@ -35,18 +35,6 @@ class Answered:
 
     tokens: torch.Tensor
     logits: torch.Tensor
-
-
-class _Follow(LogitsProcessor):
-    """Makes generate write given tokens, (B, N)."""
-
-    def __init__(self, tokens: torch.Tensor) -> None:
-        self.tokens, self.step = tokens, 0
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        chosen = self.tokens[:, self.step, None]
-        self.step += 1
-        return torch.full_like(scores, float("-inf")).scatter(1, chosen, 0.0)
 
 
 def measure_noise(
@@ -131,7 +119,7 @@ def _follow(loaded: LoadedModel, samples: Sequence[Sample], answers: Sequence[An
         do_sample=False,
         num_beams=1,
         max_new_tokens=tokens.shape[1],
-        logits_processor=LogitsProcessorList([_Follow(tokens.to(loaded.device))]),
+        logits_processor=LogitsProcessorList([Forced(tokens.to(loaded.device))]),
         output_logits=True,
         return_dict_in_generate=True,
     )
