@@ -1,128 +1,169 @@
-"""Time of a candidate relative to a reference, measured side by side.
+"""How times are compared: warmed up until they settle, in turn in one process, in random rounds, long enough.
 
-The two are called in rounds A B B A (A the reference, B the candidate) in one process, so that what changes slowly,
-such as clock rates, temperature or other load, falls on both alike. All values are kept.
+A round calls every candidate once, in an order drawn anew, each in a block A B B A with the reference (A). What changes
+slowly, such as clock rates, temperature or other load, falls on both sides of a block alike.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import isfinite
-from statistics import median, quantiles
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from statistics import median
 
-import torch
-
-from profilers.stopwatch import Call, CpuStopwatch, plain, stopwatch_of
+from profilers.statistics import Blocks, Interval, Summary, ratio_interval
+from profilers.stopwatch import Stopwatch, Work
 
 
 @dataclass(frozen=True)
-class PairTiming:
-    """Times of reference and candidate; the values at one index are a pair, adjacent in time.
+class ProtocolSettings:
+    """How long and how often.
 
     Attributes:
-        reference_ms: milliseconds of each call of the reference, in the order of the calls.
-        candidate_ms: milliseconds of each call of the candidate, likewise.
+        min_rounds: blocks per candidate at least.
+        min_seconds: of timed rounds at least.
+        window: calls in one window of the warm-up.
+        settled: largest relative difference of the medians of two windows that agree.
+        max_windows: windows after which a warm-up is given up as unsettled.
+        max_spread: interquartile range over median above which times are called unreliable.
+        seed: of the order of the candidates.
 
     Raises:
-        ValueError: the two differ in length, hold fewer than two values, or hold one that is not positive and finite.
+        ValueError: a value is out of range.
     """
 
-    reference_ms: tuple[float, ...]
-    candidate_ms: tuple[float, ...]
+    min_rounds: int = 10
+    min_seconds: float = 1.0
+    window: int = 3
+    settled: float = 0.05
+    max_windows: int = 20
+    max_spread: float = 0.2
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        if len(self.reference_ms) != len(self.candidate_ms) or len(self.reference_ms) < 2:
-            raise ValueError(
-                "Times come in pairs, at least two; "
-                f"got {len(self.reference_ms)} of the reference and {len(self.candidate_ms)} of the candidate. "
-                "Time both equally often."
-            )
-        if bad := [ms for ms in self.reference_ms + self.candidate_ms if not (isfinite(ms) and ms > 0)]:
-            raise ValueError(
-                f"A time must be positive and finite; got {bad[0]} ms. Use a finer clock, or time several calls as one."
-            )
+        least = {"min_rounds": 3, "min_seconds": 0, "window": 1, "settled": 0, "max_windows": 2, "max_spread": 0}
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:
+                raise ValueError(f"{name} must be at least {bound}; got {getattr(self, name)}. Give a larger one.")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A candidate against the reference.
+
+    Attributes:
+        blocks: all times.
+        ratio: candidate / reference over the blocks, with its interval; below 1 the candidate is faster.
+        warmup_calls: calls of the candidate before timing.
+        problems: why the times should not be relied upon; empty if nothing speaks against them.
+    """
+
+    blocks: Blocks
+    ratio: Interval
+    warmup_calls: int
+    problems: tuple[str, ...]
 
     @property
-    def reference_median_ms(self) -> float:
-        """Median time of the reference, in milliseconds."""
-        return median(self.reference_ms)
+    def reference(self) -> Summary:
+        """Times of the reference."""
+        return Summary.of([ms for block in self.blocks.reference_ms for ms in block])
 
     @property
-    def candidate_median_ms(self) -> float:
-        """Median time of the candidate, in milliseconds."""
-        return median(self.candidate_ms)
+    def candidate(self) -> Summary:
+        """Times of the candidate."""
+        return Summary.of([ms for block in self.blocks.candidate_ms for ms in block])
 
     @property
-    def ratio(self) -> float:
-        """Median over the pairs of candidate / reference; below 1 the candidate is faster."""
-        return median(self._ratios())
-
-    @property
-    def ratio_spread(self) -> float:
-        """Interquartile range of candidate / reference over the pairs."""
-        first, _, third = quantiles(self._ratios(), n=4, method="inclusive")
-        return third - first
-
-    def as_dict(self) -> dict[str, float | list[float]]:
-        """All times and what follows from them, ready for JSON."""
-        return {
-            "reference_ms": list(self.reference_ms),
-            "candidate_ms": list(self.candidate_ms),
-            "reference_median_ms": self.reference_median_ms,
-            "candidate_median_ms": self.candidate_median_ms,
-            "ratio": self.ratio,
-            "ratio_spread": self.ratio_spread,
-        }
-
-    def _ratios(self) -> list[float]:
-        pairs = zip(self.reference_ms, self.candidate_ms, strict=True)
-        return [candidate / reference for reference, candidate in pairs]
+    def no_difference(self) -> bool:
+        """Whether the interval of the ratio holds 1."""
+        return self.ratio.contains(1.0)
 
 
-def time_pair(
-    reference: Call,
-    candidate: Call,
-    *,
-    device: torch.device | str,
-    repeats: int = 10,
-    warmup: int = 2,
-    clock: Callable[[], float] | None = None,
-) -> PairTiming:
-    """Times two callables in alternating rounds: reference, candidate, candidate, reference.
+@dataclass
+class _Collected:
+    reference_ms: list[tuple[float, float]] = field(default_factory=list)
+    candidate_ms: list[tuple[float, float]] = field(default_factory=list)
+    jumps: int = 0
 
-    On CUDA each call lies between two events on the current stream of the device, and the host waits once, at the end
-    of a round, so the callables should not wait either. On the CPU each call lies between two readings of a clock.
+
+def compare(
+    reference: Work,
+    candidates: Mapping[str, Work],
+    stopwatch: Stopwatch,
+    settings: ProtocolSettings | None = None,
+    elapsed: Callable[[], float] = time.monotonic,
+) -> dict[str, Compared]:
+    """Time candidates against a reference.
 
     Args:
-        reference: what to compare with.
-        candidate: what is compared. An error in either ends the timing and reaches the caller.
-        device: the CPU or CUDA device that does the work.
-        repeats: timed rounds; each gives two pairs.
-        warmup: rounds run before and not timed.
-        clock: seconds, never falling; `time.perf_counter` if not given. Only for the CPU.
+        reference: what to compare with, in its best form.
+        candidates: by name. An error in any work ends the timing and reaches the caller.
+        stopwatch: of the device that does the work.
+        settings: the defaults if not given.
+        elapsed: seconds, for `min_seconds`.
 
     Returns:
-        2 x `repeats` pairs.
+        One comparison per candidate.
 
     Raises:
-        ValueError: an argument is out of range, or a clock was given for CUDA; or see `PairTiming`.
+        ValueError: there are no candidates, or the clock jumped in so many blocks that fewer than three are left.
     """
-    device = torch.device(device)
-    _check(device, repeats, warmup, clock)
-    stopwatch = stopwatch_of(device) if clock is None else CpuStopwatch(clock)
-    works = [plain(call) for call in (reference, candidate, candidate, reference)]
-    rounds = [stopwatch.block(works).times_ms for _ in range(warmup + repeats)][warmup:]
-    return PairTiming(
-        reference_ms=tuple(ms for first, _, _, last in rounds for ms in (first, last)),
-        candidate_ms=tuple(ms for _, first, last, _ in rounds for ms in (first, last)),
-    )
+    settings = settings or ProtocolSettings()
+    if not candidates:
+        raise ValueError("A comparison needs a candidate; got none. Name one at least.")
+    warmed = {name: warm_up(work, stopwatch, settings) for name, work in {"": reference, **candidates}.items()}
+    collected = {name: _Collected() for name in candidates}
+    order, generator, began = list(candidates), random.Random(settings.seed), elapsed()
+    for number in count(1):
+        generator.shuffle(order)
+        for name in order:
+            _add_block(collected[name], stopwatch, reference, candidates[name])
+        if number >= settings.min_rounds and elapsed() - began >= settings.min_seconds:
+            break
+    return {name: _compared(each, warmed[""], warmed[name], settings) for name, each in collected.items()}
 
 
-def _check(device: torch.device, repeats: int, warmup: int, clock: Callable[[], float] | None) -> None:
-    if repeats < 1:
-        raise ValueError(f"repeats must be at least 1; got {repeats}. Ask for one timed round or more.")
-    if warmup < 0:
-        raise ValueError(f"warmup must be at least 0; got {warmup}. Pass 0 to time from the first call.")
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be cpu or cuda; got {device}. Move the work to one of them.")
-    if device.type == "cuda" and clock is not None:
-        raise ValueError(f"A clock only times the cpu; got one for {device}. Leave clock out to use CUDA events.")
+def warm_up(work: Work, stopwatch: Stopwatch, settings: ProtocolSettings) -> tuple[int, bool]:
+    """Call a work until the medians of its last two windows agree.
+
+    Returns:
+        How many calls it took, and whether they agreed in the end.
+    """
+    before = None
+    for number in range(1, settings.max_windows + 1):
+        now = median(ms for _ in range(settings.window) for ms in stopwatch.block([work]).times_ms)
+        if before is not None and abs(now - before) <= settings.settled * max(abs(before), abs(now)):
+            return number * settings.window, True
+        before = now
+    return settings.max_windows * settings.window, False
+
+
+def _add_block(collected: _Collected, stopwatch: Stopwatch, reference: Work, candidate: Work) -> None:
+    block = stopwatch.block([reference, candidate, candidate, reference])
+    if block.clock_jumped:
+        collected.jumps += 1
+        return
+    first, second, third, fourth = block.times_ms
+    collected.reference_ms.append((first, fourth))
+    collected.candidate_ms.append((second, third))
+
+
+def _compared(
+    collected: _Collected, reference: tuple[int, bool], candidate: tuple[int, bool], settings: ProtocolSettings
+) -> Compared:
+    blocks = Blocks(tuple(collected.reference_ms), tuple(collected.candidate_ms))
+    if len(blocks) < 3:
+        raise ValueError(
+            f"At least 3 blocks must have a steady clock; got {len(blocks)}, and {collected.jumps} in which it jumped. "
+            "Stop what sets the clock, or give another one."
+        )
+    problems = []
+    if collected.jumps:
+        problems.append(f"the clock jumped in {collected.jumps} blocks, which were left out")
+    if not (reference[1] and candidate[1]):
+        problems.append(f"times did not settle within {settings.max_windows * settings.window} calls of warm-up")
+    found = Compared(blocks, ratio_interval(blocks, settings.seed), candidate[0], ())
+    spread = max(found.reference.relative_spread, found.candidate.relative_spread)
+    if spread > settings.max_spread:
+        problems.append(f"times spread by {spread:.0%} of their median, more than {settings.max_spread:.0%}")
+    return Compared(found.blocks, found.ratio, found.warmup_calls, tuple(problems))

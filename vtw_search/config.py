@@ -22,6 +22,8 @@ Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 SliceLimits = dict[Literal["kl_nats", "accuracy_drop"], Bound]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+# An interval on a ratio of times needs three rounds.
+Repeats = Literal[0] | Annotated[int, Field(ge=3)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -112,10 +114,9 @@ class SamplerConfig(Group):
 
 
 class ProfileSettings(Group):
-    """How often prefills are timed; 0 repeats count macs only."""
+    """How often prefills are timed, after a warm-up until they settle; 0 repeats count macs only."""
 
-    repeats: Annotated[int, Field(ge=0)] = 5
-    warmup: Annotated[int, Field(ge=0)] = 2
+    repeats: Repeats = 5
 
 
 class TrackingSettings(Group):

@@ -194,7 +194,6 @@ def _study_settings(config: SearchConfig, name: str) -> StudySettings:
         max_new_tokens=config.named_tasks[name].max_new_tokens,
         batch_size=config.batch_size,
         repeats=config.profile.repeats,
-        warmup=config.profile.warmup,
         store=Path(config.runs) / "_records",
     )
 

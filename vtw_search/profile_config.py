@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from profilers.regimes import Regime, regime_grid
-from vtw_search.config import Count, Group, ModelSettings, Name, TrackingSettings, compose_config, content_of, validated
+from vtw_search.config import Count, Group, ModelSettings, Name, Repeats, TrackingSettings, compose_config, content_of, validated
 from vtw_search.errors import ConfigError, near_matches
 from vtw_search.facts import ModelFacts
 from vtw_search.policies import Policy
@@ -26,13 +26,11 @@ class RegimeSettings(Group):
 
     Attributes:
         repeats: rounds A B B A at least; 0 counts macs only.
-        warmup: windows of the warm-up at least.
         batch, visual_tokens, prompt_tokens, output_tokens: the axes of the grid.
         min_seconds: of timed rounds at least.
     """
 
-    repeats: Annotated[int, Field(ge=0)] = 5
-    warmup: Annotated[int, Field(ge=0)] = 2
+    repeats: Repeats = 5
     batch: Axis = (1,)
     visual_tokens: Axis | None = None
     prompt_tokens: Axis = (64,)

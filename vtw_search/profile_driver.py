@@ -13,7 +13,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from profilers.protocol import ProtocolSettings
+from profilers.timing import ProtocolSettings
 from vtw_search.adapters import Adapter, find_adapter
 from vtw_search.errors import ConfigError
 from vtw_search.evaluation.model import DTYPES, load_model
@@ -106,7 +106,7 @@ def _timing(config: ProfileConfig) -> ProtocolSettings | None:
     profile = config.profile
     if profile.repeats == 0:
         return None
-    return ProtocolSettings(max(3, profile.repeats), profile.min_seconds, max_windows=max(20, profile.warmup))
+    return ProtocolSettings(profile.repeats, profile.min_seconds)
 
 
 def _tokens_of_an_image(adapter: Adapter, model: Any) -> int:

@@ -118,8 +118,10 @@ class Measurement(BaseModel):
     latency_ms: float | None = None
     reference_latency_ms: float | None = None
     latency_ratio: float | None = None
-    latency_ratio_spread: float | None = None
+    latency_ratio_low: float | None = None
+    latency_ratio_high: float | None = None
     latency_repeats: int | None = None
+    latency_problems: str | None = None
 
 
 class RecordStore:

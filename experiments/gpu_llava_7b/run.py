@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 
 from experiments.model_coverage.families import find
 from experiments.result import Claim, write_result
-from profilers.protocol import ProtocolSettings
+from profilers.timing import ProtocolSettings
 from profilers.regimes import regime_grid
 from vtw_search import Policy
 from vtw_search.adapters import find_adapter

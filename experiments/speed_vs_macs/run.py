@@ -12,7 +12,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 from experiments.result import Claim, write_result
 from profilers.prefill import PrefillCost
-from profilers.protocol import Compared, ProtocolSettings, compare
+from profilers.timing import Compared, ProtocolSettings, compare
 from profilers.regimes import Regime
 from profilers.stopwatch import Work, plain, stopwatch_of
 from vtw_search import Policy

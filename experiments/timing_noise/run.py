@@ -11,7 +11,7 @@ import torch
 from rich.progress import track
 
 from experiments.result import Claim, write_result
-from profilers.protocol import Compared, ProtocolSettings, compare
+from profilers.timing import Compared, ProtocolSettings, compare
 from profilers.regimes import Regime
 from profilers.stopwatch import Work, plain, stopwatch_of
 from vtw_search import Policy

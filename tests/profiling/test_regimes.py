@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from experiments.model_coverage.families import find
-from profilers.protocol import ProtocolSettings
+from profilers.timing import ProtocolSettings
 from profilers.regimes import Regime
 from profilers.stopwatch import CpuStopwatch
 from tests.conftest import make_tiny_llava

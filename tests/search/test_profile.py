@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from profilers.macs import count_macs
-from profilers.timing import PairTiming
+from profilers.timing import Compared
 from vtw_search import Policy, apply_policy
 from vtw_search.evaluation.model import LoadedModel, load_model
 from vtw_search.evaluation.tasks import easy_vqa
@@ -21,7 +21,7 @@ def loaded() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def profiler(loaded: LoadedModel) -> Profiler:
-    return Profiler(loaded, list(easy_vqa.load_pool("color", "holdout"))[:9], repeats=1, warmup=0)
+    return Profiler(loaded, list(easy_vqa.load_pool("color", "holdout"))[:9], repeats=3)
 
 
 @pytest.mark.parametrize("policy", [Policy.keep_all(), *(Policy.withdraw(layer=layer) for layer in (1, 6, 11, 12))])
@@ -54,7 +54,8 @@ def test_a_profile_becomes_columns(profiler: Profiler) -> None:
     assert columns["macs_ratio"] == columns["macs"] / reference < 1
     assert columns["visual_tokens"] == 64
     assert columns["latency_ms"] > 0
-    assert columns["latency_repeats"] == 2
+    assert columns["latency_repeats"] == 6
+    assert columns["latency_ratio_low"] <= columns["latency_ratio"] <= columns["latency_ratio_high"]
 
 
 def test_equal_token_schedules_are_timed_once(
@@ -63,7 +64,7 @@ def test_equal_token_schedules_are_timed_once(
     timed: list[Policy] = []
     whole = Profiler._time
 
-    def time(self: Profiler, policy: Policy) -> PairTiming:
+    def time(self: Profiler, policy: Policy) -> Compared:
         timed.append(policy)
         return whole(self, policy)
 

@@ -27,7 +27,8 @@ def make_measurement(task: str, layer: int, layers: int, needs: float) -> Measur
         accuracy=0.95 - drop, accuracy_low=0.93 - drop, accuracy_high=0.97 - drop,
         accuracy_drop=drop, accuracy_drop_low=drop - 0.01, accuracy_drop_high=drop + 0.01, agreement=1.0 - drop,
         prompt_tokens=630, visual_tokens=576, macs=int(4e12 * ratio), macs_ratio=ratio,
-        latency_ms=latency, reference_latency_ms=50.0, latency_ratio=latency / 50.0, latency_repeats=20,
+        latency_ms=latency, reference_latency_ms=50.0, latency_ratio=latency / 50.0, latency_ratio_low=latency / 52.0,
+        latency_ratio_high=latency / 48.0, latency_repeats=20,
     )  # fmt: skip
 
 

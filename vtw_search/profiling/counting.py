@@ -55,24 +55,29 @@ def count_prompt(adapter: Adapter, model: Any, inputs: Mapping[str, Any]) -> Cou
 def count_architecture(adapter: Adapter, model: Any, text_tokens: int, grids: Sequence[Grid]) -> CountedPrompt:
     """Count a prompt of `text_tokens` text tokens and images of `grids` patches on a model without weights.
 
+    Vision parts without shape record, which only running them would replace, are left out and named in `not_counted`.
+
     Raises:
-        ModelError: as in `count_prompt`; or a vision part has no shape record, which only running it would replace.
+        ModelError: as in `count_prompt`.
     """
     shape = adapter.shape(model)
-    if shape.tower is None or shape.projector is None:
-        reasons = "; ".join(reason for _, reason in shape.not_described)
-        remedy = f"{reasons}; load the model with weights and count it there"
-        raise ModelError("without weights, every part needs a shape record", value=type(model).__name__, remedy=remedy)
-    tokens = text_tokens + sum(rows * columns for rows, columns in grids) // shape.projector.merge
+    tower, projector = shape.tower, shape.projector
+    not_counted = Counter(f"vision part: {reason}" for _, reason in shape.not_described)
+    known = tower is not None and projector is not None
+    merge = projector.merge if projector is not None else adapter.merge(model)
+    tokens = text_tokens + sum(rows * columns for rows, columns in grids) // merge
     with _named_errors(model):
-        found = [audit_decoder(adapter, model, tokens), *audit_tower(adapter, model, shape.tower, grids)]
+        found = [audit_decoder(adapter, model, tokens)]
+        if known:
+            found += audit_tower(adapter, model, tower, grids)
         audits = [each.audit(0) for each in found]
         rows = require_agreement(row for audit in audits for row in audit.rows)
-    not_counted: Counter[str] = Counter()
     for audit in audits:
         not_counted.update(audit.not_counted)
-    vision, projector = tower_macs(shape.tower, grids), projector_macs(shape.projector, grids)
-    cost = PrefillCost(shape, text_tokens, vision, projector, dead=dead_macs(shape.tower, grids))
+    if not known:
+        return CountedPrompt(PrefillCost(shape, text_tokens, vision=0, projector=0), rows, dict(not_counted))
+    vision, projected = tower_macs(tower, grids), projector_macs(projector, grids)
+    cost = PrefillCost(shape, text_tokens, vision, projected, dead=dead_macs(tower, grids))
     return CountedPrompt(cost, rows, dict(not_counted))
 
 

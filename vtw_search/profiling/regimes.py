@@ -13,10 +13,11 @@ from profilers.closed_form import projector_macs, tower_macs
 from profilers.environment import Environment, environment_problems, read_cpu_use, read_environment, read_gpu
 from profilers.memory import available_bytes, is_out_of_memory, kv_cache_bytes
 from profilers.prefill import PrefillCost
-from profilers.protocol import Compared, ProtocolSettings, compare
+from profilers.timing import Compared, ProtocolSettings, compare
 from profilers.regimes import Phases, Regime, amdahl_ceiling, break_even_output_tokens, verdict
 from profilers.stopwatch import Stopwatch, Work, stopwatch_of
 from vtw_search.adapters import Adapter
+from vtw_search.errors import ModelError
 from vtw_search.operators import find_operator
 from vtw_search.policies import Policy
 from vtw_search.profiling.rows import RegimeRow, Side
@@ -104,6 +105,8 @@ class RegimeRunner:
                 (row.reference, row.candidate), (works.memory(False), works.memory(True)), strict=True
             )
         )
+        for side in (reference, candidate):
+            _check_cache(side)
         after = read_cpu_use()
         foreign = None if used is None or after is None else used.foreign_cores(after)
         compared = [each for each in (tower, prefill, decode) if each is not None]
@@ -140,6 +143,16 @@ def prefill_cost(adapter: Adapter, model: Any, regime: Regime) -> PrefillCost:
     grids = [(rows, columns)] * images
     vision, projector = tower_macs(shape.tower, grids), projector_macs(shape.projector, grids)
     return PrefillCost(shape, regime.prompt_tokens, vision, projector)
+
+
+def _check_cache(side: Side) -> None:
+    """Raise ModelError where the cache is not what the formula says, since then its other numbers are in doubt too."""
+    if side.cache_bytes_found != side.cache_bytes:
+        raise ModelError(
+            f"the key-value cache must hold {side.cache_bytes} bytes by the model's shape record",
+            value=side.cache_bytes_found,
+            remedy="count without running: profile=macs",
+        )
 
 
 def _phases(tower: Compared | None, prefill: Compared, decode: Compared | None, regime: Regime) -> Phases:

@@ -147,8 +147,10 @@ def _interval(quantity: Quantity, write: Callable[[float | None], str]) -> str:
 
 def _time(row: Row) -> str:
     ratio = quantities.finite(row.measurement.latency_ratio)
-    spread = quantities.finite(row.measurement.latency_ratio_spread)
-    return "" if ratio is None else f"{ratio:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
+    if ratio is None:
+        return ""
+    low, high = row.measurement.latency_ratio_low, row.measurement.latency_ratio_high
+    return f"{ratio:.2f} [{low:.2f}, {high:.2f}]" + (" ?" if row.measurement.latency_problems else "")
 
 
 def _header(text: str) -> str:

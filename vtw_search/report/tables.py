@@ -102,8 +102,8 @@ def _macs_text(row: Row) -> str:
 
 def _time_text(row: Row) -> str:
     ratio = quantities.finite(row.measurement.latency_ratio)
-    spread = quantities.finite(row.measurement.latency_ratio_spread)
-    return fixed(ratio, 2) + ("" if ratio is None or spread is None else f"±{_bare(spread, 2)}")
+    # A question mark where the protocol itself doubts the times.
+    return fixed(ratio, 2) + ("?" if row.measurement.latency_problems else "")
 
 
 def _status(row: Row, broken: list[str]) -> Text:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from profilers.prefill import PrefillMacs
-from profilers.timing import PairTiming, time_pair
+from profilers.stopwatch import plain, stopwatch_of
+from profilers.timing import Compared, ProtocolSettings, compare
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.tasks import Sample
 from vtw_search.operators import find_operator
@@ -38,7 +39,7 @@ class Profile:
     visual_tokens: int
     macs: PrefillMacs
     macs_of_samples: tuple[int, ...]
-    timing: PairTiming | None
+    timing: Compared | None
 
 
 def profile_columns(profile: Profile, reference_macs: int) -> dict[str, Any]:
@@ -59,19 +60,21 @@ def profile_columns(profile: Profile, reference_macs: int) -> dict[str, Any]:
     if timing is None:
         return columns
     return columns | {
-        "latency_ms": timing.candidate_median_ms,
-        "reference_latency_ms": timing.reference_median_ms,
-        "latency_ratio": timing.ratio,
-        "latency_ratio_spread": timing.ratio_spread,
-        "latency_repeats": len(timing.candidate_ms),
+        "latency_ms": timing.candidate.p50_ms,
+        "reference_latency_ms": timing.reference.p50_ms,
+        "latency_ratio": timing.ratio.value,
+        "latency_ratio_low": timing.ratio.low,
+        "latency_ratio_high": timing.ratio.high,
+        "latency_repeats": len(timing.candidate.values_ms),
+        "latency_problems": "; ".join(timing.problems) or None,
     }
 
 
 class Profiler:
     """Profiles policies on the sample whose prompt has the median length."""
 
-    def __init__(self, loaded: LoadedModel, samples: Sequence[Sample], repeats: int, warmup: int) -> None:
-        self.loaded, self.repeats, self.warmup = loaded, repeats, warmup
+    def __init__(self, loaded: LoadedModel, samples: Sequence[Sample], repeats: int) -> None:
+        self.loaded, self.repeats = loaded, repeats
         encoded = [self._encode(sample) for sample in samples[:64] if sample.images]
         encoded.sort(key=lambda inputs: inputs["input_ids"].shape[1])
         self.inputs = encoded[len(encoded) // 2]
@@ -80,7 +83,7 @@ class Profiler:
         self.layout = TokenLayout(visual, torch.zeros_like(visual))
         self.shape = self._shape()
         self._counter = MacsCounter(loaded, self.inputs)
-        self._timings: dict[tuple[Any, ...], PairTiming] = {}
+        self._timings: dict[tuple[Any, ...], Compared] = {}
 
     def profile(self, policy: Policy, counts: Sequence[Sequence[int]] = (), *, timed: bool = True) -> Profile:
         """Count a policy's macs and, if that is wanted and repeats were asked for, time it against keep-all.
@@ -132,17 +135,17 @@ class Profiler:
         vision_width = self.loaded.model.config.vision_config.hidden_size
         return Shape(total, seen, behind, width, seen // tower.tokens, patches, vision_width, tower.layers)
 
-    def _timing(self, policy: Policy, left: Sequence[int] | None) -> PairTiming:
+    def _timing(self, policy: Policy, left: Sequence[int] | None) -> Compared:
         scorers = [stage.scorer for stage in policy.stages if stage.scorer is not None]
         schedule = (tuple(self.tokens_per_layer(policy, left)), *scorers)
         if schedule not in self._timings:
             self._timings[schedule] = self._time(policy)
         return self._timings[schedule]
 
-    def _time(self, policy: Policy) -> PairTiming:
-        reference, candidate = (partial(self._prefill, each) for each in (Policy.keep_all(), policy))
-        device = self.loaded.device
-        return time_pair(reference, candidate, device=device, repeats=self.repeats, warmup=self.warmup)
+    def _time(self, policy: Policy) -> Compared:
+        reference, candidate = (plain(partial(self._prefill, each)) for each in (Policy.keep_all(), policy))
+        settings = ProtocolSettings(self.repeats, min_seconds=0.0)
+        return compare(reference, {"candidate": candidate}, stopwatch_of(self.loaded.device), settings)["candidate"]
 
     @torch.inference_mode()
     def _prefill(self, policy: Policy) -> object:

@@ -48,7 +48,7 @@ class StudySettings:
         task: its name.
         max_new_tokens: bound on the length of an answer.
         batch_size: samples per batch; part of the identity, since it changes floating-point results.
-        repeats, warmup: of the timing.
+        repeats: timed rounds A B B A; 0 for none.
         store: folder that holds the records of all searches.
     """
 
@@ -56,7 +56,6 @@ class StudySettings:
     max_new_tokens: int
     batch_size: int
     repeats: int
-    warmup: int
     store: Path
 
 
@@ -80,7 +79,7 @@ class Study:
 
     def store(self, splits: Sequence[str]) -> RecordStore:
         """Return the store of `splits`."""
-        profile = {"repeats": self.settings.repeats, "warmup": self.settings.warmup}
+        profile = {"repeats": self.settings.repeats}
         return RecordStore.of_identity(self.settings.store, self.identity(splits), profile)
 
     def measure(self, candidates: Sequence[Policy]) -> RecordStore:
@@ -149,7 +148,7 @@ class Study:
     @cached_property
     def profiler(self) -> Profiler:
         """The profiler on this task's selection samples."""
-        return Profiler(self.loaded, self.splits["selection"], self.settings.repeats, self.settings.warmup)
+        return Profiler(self.loaded, self.splits["selection"], self.settings.repeats)
 
     def _profiled(
         self, row: Measurement, profiler: Profiler, reference_macs: int, counts: list[list[int]], *, timed: bool
