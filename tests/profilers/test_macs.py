@@ -11,23 +11,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from profilers.macs import count_macs
-
-
-class Function(nn.Module):
-    """A function as a module; submodules are those given by name."""
-
-    def __init__(self, function: Callable[..., object], **submodules: nn.Module) -> None:
-        super().__init__()
-        self.function = function
-        for name, submodule in submodules.items():
-            self.add_module(name, submodule)
-
-    def forward(self, *args: object, **kwargs: object) -> object:
-        return self.function(*args, **kwargs)
-
-
-def meta(*shape: int) -> Tensor:
-    return torch.empty(shape, device="meta")
+from tests.profilers.counted import Function, meta
 
 
 @dataclass

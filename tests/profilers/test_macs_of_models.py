@@ -12,6 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from profilers.macs import count_macs
 from profilers.prefill import PrefillMacs
+from tests.profilers.counted import flops_by_torch, meta
 
 # 4 x 4 patches of 8 pixels and a class token; grouped queries in the decoder.
 VISION = CLIPVisionConfig(
@@ -26,16 +27,6 @@ TEXT = LlamaConfig(
     vocab_size=64,
 )
 IMAGE_TOKENS, TOKENS = 16, 20
-
-
-def meta(*shape: int) -> Tensor:
-    return torch.empty(shape, device="meta")
-
-
-def flops_by_torch(module: nn.Module, *args: object, **kwargs: object) -> int:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(*args, **kwargs)
-    return int(counter.get_total_flops())
 
 
 def llama_layer_macs(config: LlamaConfig, queries: int, keys: int) -> int:
