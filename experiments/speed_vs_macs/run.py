@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from profilers.regimes import Regime
 from profilers.stopwatch import Work, plain, stopwatch_of
 from vtw_search import Policy
 from vtw_search.adapters import find_adapter
+from vtw_search.files import write_text_atomically
 from vtw_search.profiling.schedule import tokens_per_layer
 from vtw_search.profiling.works import RegimeWorks
 from vtw_search.runtime.capture import Call, captured
@@ -102,6 +104,15 @@ def _layers_work(stack: Sequence[torch.nn.Module], call: Call) -> Work:
     return plain(run)
 
 
+def kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what was measured before, or measure and keep it, so that a run of an hour can be continued."""
+    if not path.exists():
+        write_text_atomically(path, json.dumps(measure()) + "\n")
+    found: dict[str, Any] = json.loads(path.read_text())
+    print(path.stem, found.get("time_over_macs", ""), flush=True)
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the claims."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -115,15 +126,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(parsed.threads)
     settings = ProtocolSettings(min_rounds=parsed.rounds, min_seconds=0)
     model = build(parsed.hidden, parsed.layers)
+    parts = parsed.out / "results" / "parts"
     rows = [
-        measured(model, batch, layer, settings) for batch in parsed.batch for layer in BOUNDS if layer < parsed.layers
-    ]
+        kept(parts / f"K{layer}-batch{batch}.json", lambda: measured(model, batch, layer, settings))  # noqa: B023
+        for batch in parsed.batch for layer in BOUNDS if layer < parsed.layers
+    ]  # fmt: skip
     claims = [
         Claim(f"time ratio / macs ratio, K = {row['layer']}, batch {row['batch']}", row["time_over_macs"], "",
               BOUNDS[row["layer"]], "at most")
         for row in rows
     ]  # fmt: skip
-    rest = [where_the_rest_goes(model, batch, settings) for batch in parsed.batch]
+    rest = [
+        kept(parts / f"layers-batch{batch}.json", lambda: where_the_rest_goes(model, batch, settings))  # noqa: B023
+        for batch in parsed.batch
+    ]
     for each in rest:
         over = each["layers_time_ratio"] / each["layers_macs_ratio"]
         claims.append(Claim(f"time ratio / macs ratio of the layers alone, batch {each['batch']}", over, ""))
