@@ -12,7 +12,17 @@ from omegaconf import DictConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from profilers.regimes import Regime, regime_grid
-from vtw_search.config import Count, Group, ModelSettings, Name, Repeats, TrackingSettings, compose_config, content_of, validated
+from vtw_search.config import (
+    Count,
+    Group,
+    ModelSettings,
+    Name,
+    Repeats,
+    TrackingSettings,
+    compose_config,
+    content_of,
+    validated,
+)
 from vtw_search.errors import ConfigError, near_matches
 from vtw_search.facts import ModelFacts
 from vtw_search.policies import Policy

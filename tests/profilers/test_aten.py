@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
 from profilers.aten import COUNTED, NOT_COUNTED, UncountedOperatorError
 from profilers.macs import count_macs

@@ -28,7 +28,7 @@ class FakeCuda:
         while self.queue:
             self.queue.pop(0)()
 
-    def Event(self, enable_timing: bool) -> "FakeEvent":  # noqa: N802
+    def Event(self, enable_timing: bool) -> FakeEvent:  # noqa: N802
         assert enable_timing
         return FakeEvent(self)
 
@@ -52,7 +52,7 @@ class FakeEvent:
         assert stream == "stream of cuda:1"
         self.cuda.queue.append(lambda: setattr(self, "time_ms", self.cuda.now_ms))
 
-    def elapsed_time(self, end: "FakeEvent") -> float:
+    def elapsed_time(self, end: FakeEvent) -> float:
         return end.time_ms - self.time_ms
 
 

@@ -53,6 +53,7 @@ def needs_what_is_missing(policy: Policy, facts: ModelFacts) -> bool:
         needs = {"before_decoder"} if stage.site == "vision" else set()
         needs |= {"grids"} if stage.operator == "downsample" else set()
         needs |= {"vision"} if scorer in ("cls_attention", "vision_received", "cls_similarity") else set()
+        needs |= {"class_token"} if scorer in ("cls_attention", "cls_similarity") else set()
         if needs & missing:
             return True
     return False
@@ -82,7 +83,8 @@ def test_every_recipe_runs_on_a_family_or_says_what_else_to_do(family: str) -> N
             ran.append(name)
     assert {"vtw", "fastv", "random"} <= set(ran)
     assert ("himap" in ran) == (family != "qwen3_vl" or facts.first_layer < 4)
-    assert ("vtc_cls" in ran) == (family == "llava")
+    assert ("vtc_cls" in ran) == (family in ("llava", "internvl"))
+    assert ("fopru" in ran) == (family in ("llava", "internvl", "gemma3", "idefics3"))
 
 
 def facts_of_llava(layers: int) -> ModelFacts:

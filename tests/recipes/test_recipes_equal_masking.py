@@ -28,10 +28,13 @@ FAMILIES = (
     "mistral3", "llava_next",
 )  # fmt: skip
 DRAWN = 4
+# Of the spread of the logits; Gemma's twelve layers and two embeddings round to a little more than 1e-5.
+TOLERANCE = 2e-5
 # What needs more than placeholders in a decoder; every other recipe runs on each of the families.
 CLASS_TOKEN = {"llava", "vipllava", "video_llava", "internvl", "reference"}
 TOWER = CLASS_TOKEN | {"paligemma", "gemma3", "idefics3"}
-RUN_ON = {"vtc_cls": CLASS_TOKEN, "image_text_interaction": CLASS_TOKEN, "fopru": TOWER, "downsample": TOWER}
+GRIDS = (TOWER | {"qwen2_5_vl"}) - {"video_llava"}
+RUN_ON = {"vtc_cls": CLASS_TOKEN, "image_text_interaction": CLASS_TOKEN, "fopru": TOWER, "downsample": GRIDS}
 
 
 @cache
@@ -62,7 +65,7 @@ def policies_of(name: str, bench: Bench) -> list[Policy]:
 
 def probes_of(policy: Policy, bench: Bench) -> list[Probe]:
     """Return the probes that the oracle can shorten, or all where it masks."""
-    shortens = any(stage.position == "recount" or stage.operator == "downsample" for stage in policy.stages)
+    shortens = any(stage.position == "recount" for stage in policy.stages)
     tower = any(stage.site == "vision" for stage in policy.stages)
     return [
         probe for probe in bench.visual_probes
@@ -92,4 +95,4 @@ def test_a_recipe_equals_its_masked_oracle(name: str, recipe: str) -> None:
                 with apply_policy(model, policy), torch.no_grad():
                     found = model(**probe.inputs, use_cache=False).logits
                 assert found.shape == logits.shape, policy.label()
-                assert float((found[wanted] - expected).abs().max()) <= 1e-5 * spread, policy.label()
+                assert float((found[wanted] - expected).abs().max()) <= TOLERANCE * spread, policy.label()

@@ -87,7 +87,13 @@ def result_of(task: str, rows: list[Row]) -> StudyResult:
 def _row(task: str, layer: int, layers: int, middle: float, kl_bound: float, timed: tuple[int, ...]) -> Row:
     if layer == FAILED_LAYER:
         return Row(Measurement(task=task, policy=Policy.withdraw(layer), layer=layer, failure=FAILURE), ())
-    times = {"latency_ms": 41.5, "reference_latency_ms": 57.2, "latency_ratio": 0.725, "latency_ratio_low": 0.71, "latency_ratio_high": 0.74}
+    times = {
+        "latency_ms": 41.5,
+        "reference_latency_ms": 57.2,
+        "latency_ratio": 0.725,
+        "latency_ratio_low": 0.71,
+        "latency_ratio_high": 0.74,
+    }
     measurement = measure(task, layer, layers, middle, **(times if layer in timed else {}))
     return Row(measurement, judge(measurement, kl_bound))
 

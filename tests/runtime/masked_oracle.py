@@ -7,6 +7,7 @@ the unpatched model runs on the shortened embeddings, one row at a time.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -41,18 +42,13 @@ class MaskedOracle:
         with ExitStack() as stack:
             for stage in policy.stages:
                 if stage.operator == "downsample":
-                    self._pool(stage)
+                    self._pool(stage, stack)
                     continue
                 stays = torch.zeros_like(self.left) if stage.scorer is None else self._best(stage)
                 if stage.position == "recount":
-                    self._shorten(self.left & ~stays)
-                    continue
-                # Contexts add up: what left before stays hidden.
-                hidden = self.left & ~stays
-                names = self.bench.adapter.layer_arguments
-                stack.enter_context(masked_from(self.bench.stack, stage.layer, hidden, names))
-                self.left = stays
-                self.kept.append(stays)
+                    self._shorten(~self.left | stays, _embeddings(self.bench, self.inputs))
+                else:
+                    self._hide(stays, stage.layer, stack)
             logits = self.bench.model(**self.inputs, use_cache=False).logits
         selection = self._selection()
         wanted = torch.ones_like(selection.index, dtype=torch.bool) if selection.filler is None else ~selection.filler
@@ -110,7 +106,7 @@ class MaskedOracle:
         found = torch.zeros_like(self.left)
         for row, visual in enumerate(self.left):
             found[row, int(visual.nonzero()[-1]) + 1 if visual.any() else 0 :] = True
-        return found & self.real
+        return found & self.real & ~self.visual
 
     def _relevance(self, hidden: torch.Tensor) -> torch.Tensor:
         rows = [states[text].mean(dim=0) for states, text in zip(hidden, self._instruction(), strict=True)]
@@ -145,37 +141,51 @@ class MaskedOracle:
         placed[self.visual] = torch.cat(flat)
         return placed
 
-    def _shorten(self, leave: torch.Tensor) -> None:
+    def _shorten(self, stays: torch.Tensor, embeds: torch.Tensor) -> None:
         """Go on with the embeddings of what stays, as if it had been the prompt."""
-        columns = (~leave[0]).nonzero()[:, 0]
-        self._go_on(_embeddings(self.bench, self.inputs)[:, columns], self.visual[:, columns], columns)
-
-    def _pool(self, stage: Stage) -> None:
-        """Go on with the embeddings in which each block of visual tokens is a coarser grid."""
-        embeds, columns = _embeddings(self.bench, self.inputs), self.visual[0].nonzero()[:, 0]
-        grids = self.bench.adapter.grids(self.bench.model, self.original, len(columns))
-        stays = ~self.visual[0]
-        assert isinstance(stage.keep, float)
-        for grid in grids:
-            block, columns = columns[: grid.tokens], columns[grid.tokens :]
-            sides = [max(1, math.floor(side * math.sqrt(stage.keep) + 0.5)) for side in (grid.rows, grid.columns)]
-            image = embeds[0, block].T.reshape(-1, grid.rows, grid.columns)
-            pooled = functional.adaptive_avg_pool2d(image, sides).flatten(1).T
-            corners = [
-                int(block[(i * grid.rows // sides[0]) * grid.columns + j * grid.columns // sides[1]])
-                for i in range(sides[0]) for j in range(sides[1])
-            ]  # fmt: skip
-            if stage.options.get("mode", "mean") == "mean":
-                embeds[0, corners] = pooled
-            stays[corners] = True
-        left = stays.nonzero()[:, 0]
-        self._go_on(embeds[:, left], self.visual[:, left], left)
-
-    def _go_on(self, embeds: torch.Tensor, visual: torch.Tensor, columns: torch.Tensor) -> None:
         assert len(self.visual) == 1, "rows are shortened one at a time"
-        self.inputs = {"inputs_embeds": embeds, "attention_mask": torch.ones(embeds.shape[:2], dtype=torch.long)}
-        self.visual = self.left = visual
+        columns, shape = stays[0].nonzero()[:, 0], self.visual.shape
+        # Roles of tokens go along; what belongs to pixels and ids does not.
+        roles = {
+            name: value[:, columns] for name, value in self.inputs.items()
+            if isinstance(value, torch.Tensor) and value.shape == shape and name != "input_ids"
+        }  # fmt: skip
+        self.inputs = {**roles, "inputs_embeds": embeds[:, columns]}
+        self.visual = self.left = self.visual[:, columns]
         self.real, self.ordinal = self.real[:, columns], self.ordinal[:, columns]
+
+    def _pool(self, stage: Stage, stack: ExitStack) -> None:
+        """Make each block of visual tokens a coarser grid, whose cells stand where their first tokens stood."""
+        embeds, stays = _embeddings(self.bench, self.inputs), ~self.visual
+        grids = self.bench.adapter.grids(self.bench.model, self.original, int(self.visual.sum()))
+        assert isinstance(stage.keep, float)
+        for row, visual in enumerate(self.visual):
+            columns = visual.nonzero()[:, 0]
+            while len(columns):
+                grid = grids.pop(0)
+                block, columns = columns[: grid.tokens], columns[grid.tokens :]
+                sides = [max(1, math.floor(side * math.sqrt(stage.keep) + 0.5)) for side in (grid.rows, grid.columns)]
+                image = embeds[row, block].T.reshape(-1, grid.rows, grid.columns)
+                pooled = functional.adaptive_avg_pool2d(image, sides).flatten(1).T
+                corners = [
+                    int(block[(i * grid.rows // sides[0]) * grid.columns + j * grid.columns // sides[1]])
+                    for i in range(sides[0]) for j in range(sides[1])
+                ]  # fmt: skip
+                if stage.options.get("mode", "mean") == "mean":
+                    embeds[row, corners] = pooled
+                stays[row, corners] = True
+        if stage.position == "recount":
+            self._shorten(stays, embeds)
+            return
+        stack.callback(self.bench.stack[0].register_forward_pre_hook(_replace(embeds), with_kwargs=True).remove)
+        self._hide(stays & self.visual, 0, stack)
+
+    def _hide(self, stays: torch.Tensor, layer: int, stack: ExitStack) -> None:
+        """Mask what leaves from `layer` on. Contexts add up: what left before stays hidden."""
+        names = self.bench.adapter.layer_arguments
+        stack.enter_context(masked_from(self.bench.stack, layer, self.left & ~stays, names))
+        self.left = stays
+        self.kept.append(stays)
 
 
 def _wanted(stage: Stage, ranked: torch.Tensor) -> int:
@@ -220,3 +230,12 @@ def _embeddings(bench: Bench, inputs: Any) -> torch.Tensor:
     bench.model(**inputs, use_cache=False)
     hook.remove()
     return found[0]
+
+
+def _replace(hidden: torch.Tensor) -> Callable[[torch.nn.Module, Any, Any], Any]:
+    """Return a hook that gives a layer other hidden states."""
+
+    def hook(_: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+    return hook

@@ -39,4 +39,5 @@ def _patches(model: nn.Module) -> Grid:
 
 def _merge(model: nn.Module) -> int:
     config: Any = model.config
-    return round(1 / config.downsample_ratio)
+    ratio: float = config.downsample_ratio
+    return round(1 / ratio)

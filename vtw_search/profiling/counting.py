@@ -62,22 +62,20 @@ def count_architecture(adapter: Adapter, model: Any, text_tokens: int, grids: Se
     """
     shape = adapter.shape(model)
     tower, projector = shape.tower, shape.projector
-    not_counted = Counter(f"vision part: {reason}" for _, reason in shape.not_described)
-    known = tower is not None and projector is not None
-    merge = projector.merge if projector is not None else adapter.merge(model)
+    merge = adapter.merge(model) if projector is None else projector.merge
     tokens = text_tokens + sum(rows * columns for rows, columns in grids) // merge
+    cost = PrefillCost(shape, text_tokens, vision=0, projector=0)
     with _named_errors(model):
         found = [audit_decoder(adapter, model, tokens)]
-        if known:
+        if tower is not None and projector is not None:
             found += audit_tower(adapter, model, tower, grids)
+            vision, projected = tower_macs(tower, grids), projector_macs(projector, grids)
+            cost = PrefillCost(shape, text_tokens, vision, projected, dead=dead_macs(tower, grids))
         audits = [each.audit(0) for each in found]
         rows = require_agreement(row for audit in audits for row in audit.rows)
+    not_counted = Counter(f"vision part: {reason}" for _, reason in shape.not_described)
     for audit in audits:
         not_counted.update(audit.not_counted)
-    if not known:
-        return CountedPrompt(PrefillCost(shape, text_tokens, vision=0, projector=0), rows, dict(not_counted))
-    vision, projected = tower_macs(tower, grids), projector_macs(projector, grids)
-    cost = PrefillCost(shape, text_tokens, vision, projected, dead=dead_macs(tower, grids))
     return CountedPrompt(cost, rows, dict(not_counted))
 
 

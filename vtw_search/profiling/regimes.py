@@ -13,9 +13,9 @@ from profilers.closed_form import projector_macs, tower_macs
 from profilers.environment import Environment, environment_problems, read_cpu_use, read_environment, read_gpu
 from profilers.memory import available_bytes, is_out_of_memory, kv_cache_bytes
 from profilers.prefill import PrefillCost
-from profilers.timing import Compared, ProtocolSettings, compare
 from profilers.regimes import Phases, Regime, amdahl_ceiling, break_even_output_tokens, verdict
 from profilers.stopwatch import Stopwatch, Work, stopwatch_of
+from profilers.timing import Compared, ProtocolSettings, compare
 from vtw_search.adapters import Adapter
 from vtw_search.errors import ModelError
 from vtw_search.operators import find_operator

@@ -34,11 +34,12 @@ class FoPru:
     source = "FoPru (arXiv 2411.14164): a quarter of the tokens, by rank or by row"
 
     def parameters(self, facts: ModelFacts) -> Mapping[str, Parameter]:
-        """Return the share, the layout and whose attention counts."""
+        """Return the share, the layout and whose attention counts; the class token's where there is one."""
+        sources = ("all",) if "class_token" in facts.missing else ("all", "cls")
         return {
             "keep": Parameter(0.25, SHARES),
             "layout": Parameter("rank", ("rank", "row")),
-            "source": Parameter("all", ("all", "cls")),
+            "source": Parameter("all", sources),
         }
 
     def policy(self, facts: ModelFacts, chosen: Mapping[str, Any]) -> Policy:
