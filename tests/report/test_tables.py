@@ -48,7 +48,7 @@ def test_the_title_has_task_and_sample_counts_and_the_caption_what_is_judged() -
 def test_a_row_shows_the_numbers_of_its_measurement() -> None:
     lines = render(study())
     shown = " ".join(line_of(lines, "7").split())
-    assert shown == "> 7 0.0054 [.0043, .0071] 0.910 0.004 [-.007, .017] 0.995 15.5G 70% 0.72±.02 feasible"
+    assert shown == "> 7 0.0054 [.0043, .0071] 0.910 0.004 [-.007, .017] 0.995 15.5G 70% 0.72 feasible"
     assert line_of(lines, "8").split()[-2:] == ["-", "feasible"]
 
 
