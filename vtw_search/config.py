@@ -24,6 +24,7 @@ SliceLimits = dict[Literal["kl_nats", "accuracy_drop"], Bound]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 # An interval on a ratio of times needs three rounds.
 Repeats = Literal[0] | Annotated[int, Field(ge=3)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -127,6 +128,21 @@ class TrackingSettings(Group):
     timeout_s: Annotated[float, Field(gt=0)] = 10.0
 
 
+class StorageSettings(Group):
+    """Where Optuna's studies and the workers' leases are kept.
+
+    Attributes:
+        url: of a PostgreSQL database; the other kinds are files in the folder of the search.
+        lease_s: after which a silent worker has lost its work to the others.
+        patience_s: for how long a database that does not answer is asked again.
+    """
+
+    name: Literal["sqlite", "journal", "postgres"] = "sqlite"
+    url: Annotated[str, Field(pattern=r"^postgres(ql)?(\+psycopg)?://")] | None = None
+    lease_s: Seconds = 60.0
+    patience_s: Seconds = 30.0
+
+
 class SampleSettings(Group):
     """At most so many samples per split and task."""
 
@@ -150,8 +166,10 @@ class SearchConfig(Group):
     runs: str = "runs"
     seed: Annotated[int, Field(ge=0)] = 0
     batch_size: Count = 50
+    timeout_s: Seconds | None = None
     samples: SampleSettings = SampleSettings()
     noise: NoiseSettings = NoiseSettings()
+    worker: Annotated[int, Field(ge=0)] | None = None
     sweep: str | None = None
     model: ModelSettings
     tasks: Annotated[dict[str, TaskSettings], Field(min_length=1)]
@@ -160,6 +178,7 @@ class SearchConfig(Group):
     sampler: SamplerConfig = SamplerConfig()
     profile: ProfileSettings = ProfileSettings()
     tracking: TrackingSettings = TrackingSettings()
+    storage: StorageSettings = StorageSettings()
 
     @property
     def named_tasks(self) -> dict[str, TaskSettings]:
@@ -167,18 +186,23 @@ class SearchConfig(Group):
         return {task.name or key: task for key, task in self.tasks.items()}
 
     @property
+    def digest(self) -> str:
+        """A hash of what decides the result."""
+        how = {"search", "runs", "sweep", "tracking", "storage", "worker"}
+        decisive = self.model_dump(mode="json", exclude=how)
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
     def search_name(self) -> str:
         """The given name, or one made of the model, the tasks and a hash of what decides the result.
 
         In a sweep a given name gets the hash as well, so that each of its jobs is a search of its own.
         """
-        decisive = self.model_dump(mode="json", exclude={"search", "runs", "sweep", "tracking"})
-        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
         if self.search is not None:
-            return self.search if self.sweep is None else f"{self.search}-{digest}"
+            return self.search if self.sweep is None else f"{self.search}-{self.digest}"
         model = re.sub(r"[^A-Za-z0-9.-]+", "-", self.model.path.rstrip("/").split("/")[-1]).strip("-.") or "model"
         tasks = list(self.named_tasks)
-        return f"{model}-{tasks[0]}{f'-and-{len(tasks) - 1}' if len(tasks) > 1 else ''}-{digest}"
+        return f"{model}-{tasks[0]}{f'-and-{len(tasks) - 1}' if len(tasks) > 1 else ''}-{self.digest}"
 
 
 def load_config(*overrides: str, config_dirs: Sequence[str] = ()) -> SearchConfig:
@@ -212,6 +236,8 @@ def validate(composed: DictConfig | Mapping[str, Any]) -> SearchConfig:
     if len(config.named_tasks) < len(config.tasks):
         raise ConfigError("two tasks must not have one name", value=sorted(config.tasks), remedy="set task.name")
     _check_task_names(config)
+    if (config.storage.url is None) == (config.storage.name == "postgres"):
+        raise ConfigError("storage.url is for storage=postgres, which needs it", value=config.storage.name)
     return config
 
 

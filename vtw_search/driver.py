@@ -19,7 +19,7 @@ from vtw_search.evaluation.model import LoadedModel, load_model
 from vtw_search.evaluation.splits import SPLITS, Splits, make_splits
 from vtw_search.evaluation.tasks import load_pools
 from vtw_search.files import write_text_atomically
-from vtw_search.policies import Policy, PolicySet, save_policy
+from vtw_search.policies import Certificate, Policy, PolicySet, save_policy
 from vtw_search.progress import WorkProgress
 from vtw_search.provenance import command_line, provenance
 from vtw_search.records import Measurement, export_records
@@ -37,6 +37,7 @@ from vtw_search.search.objective import objective_of
 from vtw_search.search.reach import check_names, check_reach, reach, reach_text
 from vtw_search.search.sampling import SamplerSettings, explore
 from vtw_search.search.space import Space, candidates_of, make_space
+from vtw_search.search.storage import Storage, make_storage
 from vtw_search.search.study import SEARCH_SPLITS, Study, StudySettings
 from vtw_search.search.trials import record_trials
 from vtw_search.tracking import MlflowTracker, NoTracker, Tracker, TrackingSettings, redact
@@ -62,6 +63,35 @@ class SearchResult:
     studies: tuple[StudyResult, ...]
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A search before anything is measured.
+
+    Attributes:
+        config, console: what is asked for, and where to say how it goes.
+        splits: of every task.
+        loaded, certificate: the model.
+        space: what may be chosen.
+        storage: of Optuna's studies and of the workers' leases.
+    """
+
+    config: SearchConfig
+    console: Console
+    splits: Mapping[str, Splits]
+    loaded: LoadedModel
+    space: Space
+    certificate: Certificate | None
+    storage: Storage
+
+    def study(self, name: str, progress: WorkProgress) -> Study:
+        """Return the study of a task."""
+        return Study(self.loaded, self.splits[name], _study_settings(self.config, name), progress)
+
+    def say(self, text: str) -> None:
+        """Print a sentence."""
+        self.console.print(text, highlight=False)
+
+
 def run_search(config: SearchConfig, console: Console | None = None) -> SearchResult:
     """Search a policy for every task of `config`; the same search continues where it was stopped.
 
@@ -72,27 +102,50 @@ def run_search(config: SearchConfig, console: Console | None = None) -> SearchRe
     Raises:
         VtwError: a subclass says what is wrong with the configuration, the model, the data or the disk.
     """
-    console = console or Console()
-    folder = Path(config.runs) / config.search_name
+    return finish_search(prepare(config, console or Console()))
+
+
+def search_folder(config: SearchConfig) -> Path:
+    """Return the folder of a search."""
+    return Path(config.runs) / config.search_name
+
+
+def prepare(config: SearchConfig, console: Console) -> Prepared:
+    """Check what can be checked and load the model, before anything is measured; raises as `run_search`."""
+    folder = search_folder(config)
     console.print(f"loading {', '.join(config.named_tasks)} and {config.model.path}", highlight=False)
     splits = {name: _load_splits(task, config) for name, task in config.named_tasks.items()}
     _say_what_is_certifiable(config, splits, console)
     loaded = _load_model(config)
     space = _space(config, loaded)
-    tracker = _make_tracker(config, folder, console)
+    # An error of the tracker's settings is told before anything is written.
+    _make_tracker(config, folder, console)
     _save_config(config, folder)
     certificate = model_certificate(loaded, folder, lambda text: console.print(text, highlight=False))
     console.print(f"search [bold]{config.search_name}[/] in {folder}", highlight=False)
     console.print(_sample_counts(splits), highlight=False)
-    tracker.start(config.model_dump(mode="json"), command_line())
+    return Prepared(config, console, splits, loaded, space, certificate, _opened_storage(config, folder, console))
+
+
+def finish_search(prepared: Prepared, explored: Mapping[str, Sequence[Policy]] | None = None) -> SearchResult:
+    """Measure what is missing, choose, test and report.
+
+    Args:
+        prepared: the search.
+        explored: candidates by task, where workers have chosen them together.
+    """
+    config, console, splits, loaded = prepared.config, prepared.console, prepared.splits, prepared.loaded
+    folder = search_folder(config)
+    tracker = _make_tracker(config, folder, console)
+    tracker.start(config.model_dump(mode="json", exclude={"worker"}), command_line())
     try:
         with WorkProgress(console) as progress:
             studies = tuple(
-                _run_study(config, folder, Study(loaded, split, _study_settings(config, name), progress), space)
-                for name, split in splits.items()
+                _run_study(prepared, prepared.study(name, progress), (explored or {}).get(name))
+                for name in splits
             )
         origin = provenance(config.search_name, config.seed, loaded.identity)
-        policies = policy_set(loaded.facts.fingerprint, studies, splits, origin, certificate)
+        policies = policy_set(loaded.facts.fingerprint, studies, splits, origin, prepared.certificate)
         reports = write_report(studies, folder / "report")
         policy_file = save_policy(policies, folder / "policy.json")
         for study in studies:
@@ -105,16 +158,19 @@ def run_search(config: SearchConfig, console: Console | None = None) -> SearchRe
     return SearchResult(folder, policy_file, policies, studies)
 
 
-def _run_study(config: SearchConfig, folder: Path, study: Study, space: Space) -> StudyResult:
+def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | None) -> StudyResult:
     """Measure all candidates of one task, choose, test the choice, and measure it on the holdout."""
-    name, limits = study.settings.task, _limits(config, study.settings.task)
+    config, folder = prepared.config, search_folder(prepared.config)
+    name, limits = study.settings.task, limits_of(config, study.settings.task)
     examination = Examination(study, HoldoutLedger(Path(config.runs)), config.search_name)
-    noise = noise_floor(study, limits, config.noise.samples, config.noise.variations, partial(_load_model, config))
+    noise = noise_of(config, study, limits)
     objective = objective_of(limits.prefer, limits.weights)
-    candidates = _explored(config, study, space, limits)
+    candidates = candidates or _explored(config, study, prepared.space, limits)
     store = study.measure(candidates)
     answer = choose(judged_rows(store, candidates, limits), objective)
-    record_trials(folder / "optuna.db", name, answer.rows, limits, study.identity(SEARCH_SPLITS))
+    prepared.storage.patience.call(
+        partial(record_trials, prepared.storage.studies, name, answer.rows, limits, study.identity(SEARCH_SPLITS))
+    )
     confirmation = examination.confirm(answer.rows, limits)
     answer = answer if confirmation is None else confirmed(answer, confirmation)
     require_affordable(name, answer)
@@ -175,17 +231,25 @@ def _space(config: SearchConfig, loaded: LoadedModel) -> Space:
 
 def _explored(config: SearchConfig, study: Study, space: Space, limits: Limits) -> list[Policy]:
     """Return the candidates of one task: all of a small space, or what a sampler has measured of a large one."""
+    settings = sampler_settings(config, space)
+    if settings is None:
+        return candidates_of(space)
+    return explore(space, settings, space.defaults(), partial(judged, study, limits))
+
+
+def sampler_settings(config: SearchConfig, space: Space, worker: int = 0) -> SamplerSettings | None:
+    """Return how a space is explored; None where it is enumerated."""
     sampler = config.sampler
     if sampler.name == "enumerate" or (sampler.name == "auto" and space.size <= sampler.enumerate_up_to):
-        return candidates_of(space)
+        return None
     name = "tpe" if sampler.name == "auto" else sampler.name
-    settings = SamplerSettings(name, sampler.trials, sampler.batch, config.seed)
+    return SamplerSettings(name, sampler.trials, sampler.batch, config.seed + worker)
 
-    def measure(policies: Sequence[Policy]) -> list[Row]:
-        wanted = list(dict.fromkeys([Policy.keep_all(), *policies]))
-        return judged_rows(study.measure(wanted), wanted, limits)
 
-    return explore(space, settings, space.defaults(), measure)
+def judged(study: Study, limits: Limits, policies: Sequence[Policy]) -> list[Row]:
+    """Measure policies, and keep-all, and return their judged rows."""
+    wanted = list(dict.fromkeys([Policy.keep_all(), *policies]))
+    return judged_rows(study.measure(wanted), wanted, limits)
 
 
 def _study_settings(config: SearchConfig, name: str) -> StudySettings:
@@ -212,7 +276,23 @@ def _load_model(config: SearchConfig, dtype: str | None = None) -> LoadedModel:
     )
 
 
-def _limits(config: SearchConfig, name: str) -> Limits:
+def _opened_storage(config: SearchConfig, folder: Path, console: Console) -> Storage:
+    asked = config.storage
+    storage = make_storage(
+        asked.name, folder, asked.url, asked.patience_s, lambda text: console.print(text, highlight=False)
+    )
+    # One that does not answer is told before anything is measured.
+    storage.studies  # noqa: B018
+    return storage
+
+
+def noise_of(config: SearchConfig, study: Study, limits: Limits) -> dict[str, dict[str, float]]:
+    """Return the noise floor of a study; ConfigError if a limit is below it."""
+    return noise_floor(study, limits, config.noise.samples, config.noise.variations, partial(_load_model, config))
+
+
+def limits_of(config: SearchConfig, name: str) -> Limits:
+    """Return the limits of a task: its own, those asked for all, and those asked for it."""
     override = config.limits.per_task.get(name)
     return limits_for_task(
         config.limits.model_dump(exclude={"per_task"}),
@@ -225,7 +305,7 @@ def _say_what_is_certifiable(config: SearchConfig, splits: Mapping[str, Splits],
     """Print what the confirmation split can certify; ConfigError if an asked limit is beyond that."""
     found: dict[str, list[Certifiable]] = {}
     for name, split in splits.items():
-        limits = _limits(config, name)
+        limits = limits_of(config, name)
         check_names(limits, split["selection"], timed=config.profile.repeats > 0)
         if limits.confidence is not None:
             found[name] = reach(limits, split["confirmation"], limits.confidence)
@@ -248,8 +328,9 @@ def _make_tracker(config: SearchConfig, folder: Path, console: Console) -> Track
 
 def _save_config(config: SearchConfig, folder: Path) -> None:
     """Save the configuration before anything runs; refuse to continue a search that was another one."""
-    path, content = folder / "config.yaml", config.model_dump(mode="json")
+    path, content = folder / "config.yaml", config.model_dump(mode="json", exclude={"worker"})
     content["tracking"]["uri"] = config.tracking.uri and redact(config.tracking.uri)
+    content["storage"]["url"] = config.storage.url and redact(config.storage.url)
     if path.exists():
         before = yaml.safe_load(path.read_text())
         changed = [key for key in _FIXED if before.get(key) != content[key]]

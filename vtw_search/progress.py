@@ -16,10 +16,12 @@ class WorkProgress:
     Args:
         console: where to show it.
         interval_s: seconds between lines when the console is not a terminal.
+        prefix: of every line.
     """
 
-    def __init__(self, console: Console, interval_s: float = 10.0) -> None:
-        self.console, self.interval_s = console, interval_s
+    def __init__(self, console: Console, interval_s: float = 10.0, prefix: str = "") -> None:
+        self.console, self.interval_s, self.prefix = console, interval_s, prefix
+        self._description = ""
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         text = TextColumn("{task.description:<34}")
         self._bar = Progress(text, *columns, console=console, disable=not console.is_terminal)
@@ -37,11 +39,14 @@ class WorkProgress:
 
     def start(self, description: str, total: int, done: int = 0) -> None:
         """Begin the next piece of work; `done` units of it were done by an earlier run."""
+        description = self.prefix + description
+        again = description == self._description and time.monotonic() - self._printed < self.interval_s
         self._bar.remove_task(self._current)
         self._current = self._bar.add_task(description, total=total, completed=done)
-        self._began = self._printed = time.monotonic()
+        self._began = time.monotonic()
         self._done, self._first, self._total, self._description = done, done, total, description
-        if not self.console.is_terminal:
+        if not self.console.is_terminal and not again:
+            self._printed = self._began
             resumed = f" ({done} done before)" if done else ""
             self.console.print(f"{description}: {total} to do{resumed}", highlight=False)
 

@@ -8,8 +8,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vtw_search.commands.entry import run_command, with_errors_in_one_line
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 _NEEDED = (
     "hydra",
@@ -41,6 +45,7 @@ def _run() -> None:
 
     from vtw_search.config import load_config, validate
     from vtw_search.driver import run_search
+    from vtw_search.worker_driver import run_worker
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -50,8 +55,7 @@ def _run() -> None:
         for overrides in _jobs(arguments.overrides, arguments.multirun):
             load_config(*overrides, config_dirs=extra)
     if arguments.multirun:
-        digest = hashlib.sha256("\n".join(sorted(arguments.overrides)).encode()).hexdigest()[:8]
-        sys.argv.append(f"sweep=sweep-{digest}")
+        sys.argv += _sweep(arguments.overrides)
 
     @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
     def job(composed: DictConfig) -> None:
@@ -59,7 +63,9 @@ def _run() -> None:
         width = max(100, shutil.get_terminal_size((110, 24)).columns)
 
         def search() -> None:
-            run_search(validate(composed), Console(width=width))
+            config = validate(composed)
+            run = run_search if config.worker is None else run_worker
+            run(config, Console(width=width))
 
         # Hydra would answer an error with a traceback.
         with_errors_in_one_line("vtw-search", search)
@@ -67,19 +73,34 @@ def _run() -> None:
     job()
 
 
-def _jobs(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
-    """Yield the overrides of every job that Hydra is going to run."""
+def _sweep(overrides: list[str]) -> list[str]:
+    """Return the override that groups the searches of a multirun; none where all of its jobs work on one search."""
+    parsed = _parsed(overrides)
+    swept = {item.get_key_element() for item in parsed if item.is_sweep_override()}
+    workers = any(item.get_key_element() == "worker" for item in parsed)
+    digest = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:8]
+    return [] if workers and swept <= {"worker"} else [f"sweep=sweep-{digest}"]
+
+
+def _parsed(overrides: list[str]) -> list[Override]:
+    """Parse overrides; ConfigError if one cannot be read."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import Glob
     from hydra.errors import OverrideParseException
 
     from vtw_search.errors import ConfigError
 
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
+        return OverridesParser.create().parse_overrides(overrides)
     except OverrideParseException as error:
         remedy = "overrides look like group=option or key.sub=value; quote brackets in a shell: 'task=[a,b]'"
         raise ConfigError("an override must be readable", value=error.override, remedy=remedy) from error
+
+
+def _jobs(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
+    """Yield the overrides of every job that Hydra is going to run."""
+    from hydra.core.override_parser.types import Glob
+
+    parsed = _parsed(overrides)
     # A glob needs the loaded configuration; Hydra expands it, and each job is checked when it starts.
     if any(isinstance(item.value(), Glob) for item in parsed):
         return

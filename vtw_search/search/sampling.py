@@ -6,7 +6,7 @@ Optuna only guides: what was measured before, in this search or another, is told
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import optuna
@@ -17,7 +17,7 @@ from vtw_search.results import Row
 from vtw_search.search.space import Space
 
 # Every choice by Optuna may repeat an earlier one, which costs nothing; this many in a row mean that it has converged.
-_MOST_REPEATS = 20
+MOST_REPEATS = 20
 
 
 @dataclass(frozen=True)
@@ -61,30 +61,66 @@ def explore(
     Raises:
         UnknownNameError: there is no such sampler.
     """
+    study = make_study(settings)
+    known = {row.measurement.policy: row for row in measure([Policy.keep_all(), *seeds])}
+    enqueue_defaults(study, space)
+    repeats = 0
+    while len(known) < settings.trials and repeats < MOST_REPEATS:
+        chosen = propose(study, space, settings, known, (), settings.trials - len(known))
+        repeats = 0 if chosen else repeats + 1
+        known |= {row.measurement.policy: row for row in (measure(list(chosen)) if chosen else [])}
+        for policy, trials in chosen.items():
+            for trial in trials:
+                tell(study, trial, known[policy])
+    return list(known)
+
+
+def make_study(settings: SamplerSettings) -> optuna.Study:
+    """Return a study in memory with Optuna's sampler.
+
+    Raises:
+        UnknownNameError: there is no such sampler.
+    """
     if settings.name not in SAMPLERS:
         raise unknown_name("sampler", settings.name, SAMPLERS)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = SAMPLERS[settings.name](settings.seed)
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-    known = {row.measurement.policy: row for row in measure([Policy.keep_all(), *seeds])}
+    return optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+
+
+def enqueue_defaults(study: optuna.Study, space: Space) -> None:
+    """Let a study begin with every recipe as it was published, whose rows are known."""
     for name, parameters in space.values.items():
         study.enqueue_trial({"recipe": name, **{f"{name}.{key}": values[0] for key, values in parameters.items()}})
-    repeats = 0
-    while len(known) < settings.trials and repeats < _MOST_REPEATS:
-        trials = [study.ask() for _ in range(settings.batch)]
-        proposed = [_proposal(trial, space) for trial in trials]
-        room = settings.trials - len(known)
-        fresh = list(dict.fromkeys(policy for policy in proposed if policy is not None and policy not in known))[:room]
-        repeats = 0 if fresh else repeats + 1
-        known |= {row.measurement.policy: row for row in (measure(fresh) if fresh else [])}
-        for trial, policy in zip(trials, proposed, strict=True):
-            _tell(study, trial, known.get(policy) if policy is not None else None)
-    return list(known)
 
 
-def _proposal(trial: optuna.Trial, space: Space) -> Policy | None:
+def propose(
+    study: optuna.Study, space: Space, settings: SamplerSettings, known: Mapping[Policy, Row],
+    taken: Collection[Policy], room: int,
+) -> dict[Policy, list[optuna.Trial]]:  # fmt: skip
+    """Return at most `room` new policies with the trials that proposed them; the other trials of the round are told.
+
+    Args:
+        study, space, settings: whose sampler proposes what.
+        known: rows that were measured.
+        taken: policies that others are measuring.
+        room: how many more may be measured.
+    """
+    chosen: dict[Policy, list[optuna.Trial]] = {}
+    for trial in [study.ask() for _ in range(settings.batch)]:
+        policy = policy_of(trial, space)
+        free = policy is not None and policy not in known and policy not in taken
+        if policy is not None and (policy in chosen or (free and len(chosen) < room)):
+            chosen.setdefault(policy, []).append(trial)
+        else:
+            tell(study, trial, None if policy is None else known.get(policy))
+    return chosen
+
+
+def policy_of(trial: optuna.trial.BaseTrial, space: Space) -> Policy | None:
+    """Return the policy of a trial's parameters; None where they do not go together."""
     name = str(trial.suggest_categorical("recipe", list(space.values)))
     chosen = {
         key: trial.suggest_categorical(f"{name}.{key}", list(values)) for key, values in space.values[name].items()
@@ -92,7 +128,8 @@ def _proposal(trial: optuna.Trial, space: Space) -> Policy | None:
     return space.policy(name, chosen)
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, row: Row | None) -> None:
+def tell(study: optuna.Study, trial: optuna.Trial, row: Row | None) -> None:
+    """Store a measured row; without one, or with a failed one, the trial fails."""
     if row is None or row.measurement.failure is not None:
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,11 +17,12 @@ from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.splits import Splits
 from vtw_search.operators import OPERATORS
 from vtw_search.policies import Policy
-from vtw_search.records import OUT_OF_MEMORY, Measurement, RecordStore, SampleRecord
+from vtw_search.records import TRANSIENT, Measurement, RecordStore, SampleRecord
 from vtw_search.scorers import SCORERS
 from vtw_search.search.aggregate import holdout_numbers, measurement_of
 from vtw_search.search.front import worth_timing
 from vtw_search.search.profile import Profiler, profile_columns
+from vtw_search.search.team import Team
 
 SEARCH_SPLITS = ("calibration", "selection")
 CONFIRMATION = ("confirmation",)
@@ -90,16 +91,29 @@ class Study:
         self._profile(store, candidates)
         return store
 
-    def _score(self, store: RecordStore, split: str, candidates: Sequence[Policy]) -> None:
+    def score_together(self, candidates: Sequence[Policy], team: Team) -> None:
+        """Bring the sample records of `candidates` up to date, with other workers; each takes batches of samples."""
+        store = self.store(SEARCH_SPLITS)
+        for split in SEARCH_SPLITS:
+            starts = range(0, len(self.splits[split]), self.settings.batch_size)
+            for start in team.each(starts, partial("{} {} {}".format, store.folder.name, split)):
+                self._score(store, split, candidates, only=start)
+
+    def _score(self, store: RecordStore, split: str, candidates: Sequence[Policy], only: int | None = None) -> None:
+        """Score what is missing on a split, or on the batch that begins at `only`."""
         frame = store.samples()
-        # What ran out of memory is tried again: another process may have held it.
-        frame = frame[frame["failure"].fillna("") != OUT_OF_MEMORY]
+        if only is None:
+            # What ran out of memory or time is tried again: another process may have held it. Workers leave that to the
+            # one that finishes, when it is alone.
+            frame = frame[~frame["failure"].fillna("").str.startswith(TRANSIENT)]
         done = set(zip(frame["policy"], frame["split"], frame["sample"], strict=True))
         failed = set(frame.loc[frame["failure"].notna(), "policy"])
         samples = self.splits[split]
         finished = sum((policy.digest(), split, sample.id) in done for policy in candidates for sample in samples)
         self.progress.start(f"{self.settings.task} {split}", len(candidates) * len(samples), finished)
         for start, batch in batches(samples, self.settings.batch_size):
+            if only not in (None, start):
+                continue
             missing = [
                 policy for policy in candidates
                 if any((policy.digest(), split, sample.id) not in done for sample in batch)

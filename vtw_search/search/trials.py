@@ -6,7 +6,6 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -18,7 +17,7 @@ from vtw_search.search.limits import Limits
 
 
 def record_trials(
-    database: Path, task: str, rows: Sequence[Row], limits: Limits, identity: Mapping[str, Any]
+    storage: optuna.storages.BaseStorage, task: str, rows: Sequence[Row], limits: Limits, identity: Mapping[str, Any]
 ) -> optuna.Study:
     """Store rows as trials of a study named after task, limits and identity; rows that are there are not added again.
 
@@ -30,7 +29,7 @@ def record_trials(
     name = f"{task} {hashlib.sha256(decisive.encode()).hexdigest()[:8]}"
     study = optuna.create_study(
         study_name=name,
-        storage=f"sqlite:///{database}",
+        storage=storage,
         directions=["maximize", "minimize"],
         load_if_exists=True,
     )

@@ -1,0 +1,118 @@
+"""What the workers of a task know of each other's candidates: an Optuna study in the storage of the search.
+
+Every candidate that a sampler chose is one trial of it, running while its worker measures it. A trial names its worker;
+one whose worker is gone is put back into the queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from vtw_search.policies import Policy
+from vtw_search.results import Row
+from vtw_search.search.sampling import policy_of, tell
+from vtw_search.search.space import Space
+from vtw_search.search.team import Team
+
+_OWNER, _MEASURED, _SAMPLER, _ENDED = "worker", "measured", "sampler", "ended at trials"
+
+
+class Board:
+    """The shared study of one task. Whoever changes it by more than telling a row waits for its turn first.
+
+    Args:
+        name: of the study.
+        storage: that all workers use.
+        space: what is chosen from.
+        team: this worker.
+    """
+
+    def __init__(self, name: str, storage: optuna.storages.BaseStorage, space: Space, team: Team) -> None:
+        self._space, self._team = space, team
+        self._study = optuna.create_study(
+            study_name=name, storage=storage, directions=["maximize", "minimize"], load_if_exists=True,
+            sampler=optuna.samplers.RandomSampler(),
+        )  # fmt: skip
+
+    def take_over(self) -> bool:
+        """Put the trials of workers that are gone back into the queue; returns whether there were any.
+
+        This worker's own are from before it lost its connection: between its turns it has none.
+        """
+        alive = self._team.leases.table.owners() - {self._team.leases.owner}
+        lost = [trial for trial in self.running() if trial.user_attrs.get(_OWNER) not in alive]
+        for trial in lost:
+            # In this order: whoever is killed in between leaves a trial that is put back once more, and then known.
+            kept = {key: value for key, value in trial.user_attrs.items() if key == _SAMPLER}
+            self._study.enqueue_trial(trial.params, user_attrs=kept)
+            self._study.tell(trial.number, state=TrialState.FAIL)
+        return bool(lost)
+
+    def measured(self) -> dict[int, FrozenTrial]:
+        """Return the trials with results, by number."""
+        finished = self._trials(TrialState.COMPLETE, TrialState.FAIL)
+        return {trial.number: trial for trial in finished if trial.user_attrs.get(_MEASURED)}
+
+    def running(self) -> list[FrozenTrial]:
+        """Return the trials that workers are at."""
+        return self._trials(TrialState.RUNNING)
+
+    def policies(self, trials: Sequence[FrozenTrial]) -> list[Policy]:
+        """Return the policies of trials; those whose worker was gone before all was written have none."""
+        found = (policy_of(trial, self._space) for trial in trials if self._is_whole(trial))
+        return list(dict.fromkeys(policy for policy in found if policy is not None))
+
+    def reserve(self, chosen: Sequence[FrozenTrial], known: Mapping[Policy, Row]) -> dict[Policy, optuna.Trial]:
+        """Put chosen candidates on the board; returns what this worker is to measure, lost ones of others included.
+
+        Args:
+            chosen: by this worker's sampler.
+            known: rows that were measured.
+        """
+        for own in chosen:
+            self._study.enqueue_trial(own.params, user_attrs={_SAMPLER: own.system_attrs})
+        found: dict[Policy, optuna.Trial] = {}
+        while self._trials(TrialState.WAITING):
+            trial = self._study.ask()
+            trial.set_user_attr(_OWNER, self._team.leases.owner)
+            policy = policy_of(trial, self._space)
+            if policy is None or policy in known or policy in found:
+                tell(self._study, trial, None if policy is None else known.get(policy))
+            else:
+                found[policy] = trial
+        return found
+
+    def tell(self, trial: optuna.Trial, row: Row) -> None:
+        """Store what was measured."""
+        trial.set_user_attr(_MEASURED, True)
+        tell(self._study, trial, row)
+
+    def ended_at(self) -> int | None:
+        """Return for how many trials a worker has found that nothing is left to measure."""
+        return self._study.user_attrs.get(_ENDED)
+
+    def end(self, trials: int) -> None:
+        """Let all workers stop."""
+        self._study.set_user_attr(_ENDED, trials)
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states)
+
+    def _is_whole(self, trial: FrozenTrial) -> bool:
+        recipe = trial.params.get("recipe")
+        return recipe is not None and all(f"{recipe}.{key}" in trial.params for key in self._space.values[recipe])
+
+
+def copy_of(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial of the board as this worker's own sampler takes it."""
+    return create_trial(
+        state=trial.state,
+        values=trial.values,
+        params=trial.params,
+        distributions=trial.distributions,
+        system_attrs=dict(trial.user_attrs.get(_SAMPLER, {})),
+        constraints=trial.constraints,
+    )

@@ -1,0 +1,97 @@
+"""Where Optuna's studies and the workers' leases are kept: an SQLite file, a journal file, or PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from filelock import FileLock
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from sqlalchemy import create_engine, make_url
+
+from vtw_search.errors import MissingExtraError, StoreError
+from vtw_search.search.leases import FileLeases, LeaseTable, SqlLeases
+from vtw_search.search.patience import Patience
+
+# SQLite itself waits so long for a lock, before it is asked again.
+_BUSY_S = 5
+# A journal's lock is held for milliseconds; an older one was left by a process that was killed.
+_DEAD_LOCK_S = 10
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The storage of one search.
+
+    Attributes:
+        kind: `sqlite`, `journal` or `postgres`.
+        folder: `runs/<search>`, which all workers see.
+        url: of the PostgreSQL database; None for files.
+        patience: towards it.
+    """
+
+    kind: str
+    folder: Path
+    url: str | None
+    patience: Patience
+
+    @cached_property
+    def studies(self) -> BaseStorage:
+        """Optuna's storage, opened and made when it is first asked for.
+
+        Raises:
+            MissingExtraError: the client of the database is not installed.
+            StoreError: it cannot be opened.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Optuna's tables are made by one process: two that do it at the same time are in each other's way.
+            with FileLock(self.folder / "storage.lock"):
+                return self.patience.call(self._open)
+        except OSError as error:
+            remedy = f"{error}; free space or fix the permissions and run again"
+            raise StoreError("the study must be writable", value=self.patience.database, remedy=remedy) from error
+
+    def leases(self) -> LeaseTable:
+        """Return the table of the workers' leases: in the same database, or a file beside the study."""
+        if self.url is None:
+            return FileLeases(self.folder / "leases.json")
+        engine = create_engine(_with_driver(self.url), pool_pre_ping=True)
+        with FileLock(self.folder / "storage.lock"):
+            return SqlLeases(engine, self.folder.name, self.patience)
+
+    def _open(self) -> BaseStorage:
+        if self.kind == "sqlite":
+            path = self.folder / "optuna.db"
+            return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": _BUSY_S}})
+        if self.kind == "journal":
+            path = self.folder.absolute() / "optuna.journal"
+            return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path), _DEAD_LOCK_S)))
+        assert self.url is not None
+        return RDBStorage(_with_driver(self.url), engine_kwargs={"pool_pre_ping": True})
+
+
+def make_storage(kind: str, folder: Path, url: str | None, patience_s: float, say: Callable[[str], None]) -> Storage:
+    """Return the storage of a search.
+
+    Args:
+        kind, folder, url: as in `Storage`.
+        patience_s: for how long it may not answer.
+        say: takes one sentence for the user.
+    """
+    shown = str(folder / f"optuna.{'db' if kind == 'sqlite' else 'journal'}")
+    if url is not None:
+        shown = make_url(url).render_as_string(hide_password=True)
+    return Storage(kind, folder, url, Patience(shown, patience_s, say))
+
+
+def _with_driver(url: str) -> str:
+    """Return the URL with psycopg as its driver; MissingExtraError where that is not installed."""
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("storage=postgres needs psycopg", remedy="pip install 'vtw-search[workers]'") from error
+    return make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)

@@ -1,0 +1,129 @@
+"""`run_worker`: one of several processes that share the work of a search. The last one to find work finishes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vtw_search.config import SearchConfig
+from vtw_search.driver import (
+    Prepared,
+    SearchResult,
+    finish_search,
+    judged,
+    limits_of,
+    noise_of,
+    prepare,
+    sampler_settings,
+    search_folder,
+)
+from vtw_search.files import write_text_atomically
+from vtw_search.policies import Policy
+from vtw_search.progress import WorkProgress
+from vtw_search.search.board import Board
+from vtw_search.search.leases import LeaseHolder
+from vtw_search.search.limits import Limits
+from vtw_search.search.sampling import SamplerSettings
+from vtw_search.search.space import candidates_of
+from vtw_search.search.study import SEARCH_SPLITS, Study
+from vtw_search.search.team import Team
+from vtw_search.search.together import explore_together
+
+
+def run_worker(config: SearchConfig, console: Console | None = None) -> SearchResult | None:
+    """Do a share of a search, and finish it if no other worker does.
+
+    Samples are shared where the space is enumerated, candidates where it is sampled. When all is measured, one worker
+    chooses, tests and reports; the others wait for it, since it may die, and end.
+
+    Args:
+        config: with `worker`.
+        console: where progress and tables go; stdout by default.
+
+    Returns:
+        The result, or None where another worker finished the search.
+
+    Raises:
+        VtwError: as `run_search`; also when the storage does not answer.
+    """
+    prepared = prepare(config, console or Console())
+    name, seconds = f"worker {config.worker}", config.storage.lease_s
+    with LeaseHolder(prepared.storage.leases(), _owner(name), seconds) as leases:
+        team = Team(leases, pause_s=min(1.0, seconds / 10))
+        with WorkProgress(prepared.console, prefix=f"{name}, ") as progress:
+            studies = {task: prepared.study(task, progress) for task in prepared.splits}
+            explored = {task: _share(prepared, study, team) for task, study in studies.items()}
+        with team.turn("finish"):
+            return _finish(prepared, studies, explored)
+
+
+def _owner(name: str) -> str:
+    return f"{name}, {socket.gethostname()}, process {os.getpid()}, {uuid.uuid4().hex[:8]}"
+
+
+def _share(prepared: Prepared, study: Study, team: Team) -> list[Policy]:
+    """Do this worker's share of one task; returns the candidates, all of which are measured."""
+    config, task = prepared.config, study.settings.task
+    limits = limits_of(config, task)
+    with team.turn(f"noise {task}"):
+        noise_of(config, study, limits)
+    settings = sampler_settings(config, prepared.space, config.worker or 0)
+    if settings is None:
+        candidates = candidates_of(prepared.space)
+        study.score_together(candidates, team)
+        return candidates
+    return prepared.storage.patience.call(partial(_explore, prepared, study, settings, limits, team))
+
+
+def _explore(prepared: Prepared, study: Study, settings: SamplerSettings, limits: Limits, team: Team) -> list[Policy]:
+    seeds = prepared.space.defaults()
+    study.score_together([Policy.keep_all(), *seeds], team)
+    decisive = [study.identity(SEARCH_SPLITS), limits.as_dict(), settings.name, dict(prepared.space.values)]
+    name = f"{prepared.config.search_name}: exploring {study.settings.task} {_digest(decisive)}"
+    with team.turn("choose"):
+        board = Board(name, prepared.storage.studies, prepared.space, team)
+    return explore_together(
+        prepared.space, settings, seeds, partial(judged, _untimed(study, limits), limits), board, team
+    )
+
+
+def _untimed(study: Study, limits: Limits) -> Study:
+    """Return the study without timing, which is left to the worker that finishes: the others would disturb it."""
+    if any("latency" in name for name in limits.at_most):
+        return study
+    return Study(study.loaded, study.splits, replace(study.settings, repeats=0), study.progress)
+
+
+def _finish(
+    prepared: Prepared, studies: dict[str, Study], explored: dict[str, list[Policy]]
+) -> SearchResult | None:
+    """Finish the search, unless another worker did."""
+    config, path = prepared.config, search_folder(prepared.config) / "finished.json"
+    parts = [config.digest, *(study.identity(SEARCH_SPLITS) for study in studies.values())]
+    found = _digest([*parts, {task: [policy.digest() for policy in explored[task]] for task in explored}])
+    finished = json.loads(path.read_text()) if path.exists() else {}
+    policy_file = search_folder(config) / "policy.json"
+    if finished.get("search") == found and policy_file.exists():
+        prepared.say(f"worker {config.worker}: nothing is left to do, {finished['by']} finished it: {policy_file}")
+        return None
+    prepared.say(f"worker {config.worker}: everything is measured, finishes the search")
+    result = finish_search(prepared, explored)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    content = {"search": found, "by": f"worker {config.worker}", "time": now}
+    write_text_atomically(path, json.dumps(content, indent=2) + "\n")
+    return result
+
+
+def _digest(content: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
