@@ -259,6 +259,7 @@ def _study_settings(config: SearchConfig, name: str) -> StudySettings:
         batch_size=config.batch_size,
         repeats=config.profile.repeats,
         store=Path(config.runs) / "_records",
+        timeout_s=config.timeout_s,
     )
 
 

@@ -1,13 +1,8 @@
 """From samples and candidates to sample records."""
 
 from vtw_search.engine.evaluator import OnePassEvaluator
-from vtw_search.engine.one_by_one import (
-    BatchEvaluator,
-    CandidateError,
-    batches,
-    check_images,
-    out_of_memory_is_a_failure,
-)
+from vtw_search.engine.failures import CandidateError, out_of_memory_is_a_failure
+from vtw_search.engine.one_by_one import BatchEvaluator, batches, check_images
 from vtw_search.engine.processors import Forced
 
 __all__ = [

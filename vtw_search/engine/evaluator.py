@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from vtw_search.engine.one_by_one import BatchEvaluator, CandidateError, out_of_memory_is_a_failure, visual_left
+from vtw_search.engine.failures import CandidateError, Deadline, failures_of_a_candidate
+from vtw_search.engine.one_by_one import BatchEvaluator, visual_left
 from vtw_search.engine.one_pass import Outcome, Prompt, logits_of, one_pass_problem, run_one_pass
 from vtw_search.engine.processors import greedy_choices
 from vtw_search.policies import Policy
-from vtw_search.records import SampleRecord
+from vtw_search.records import OUT_OF_MEMORY, SampleRecord
 from vtw_search.runtime import apply_policy, make_ready
 
 # At most so many logits are held at once: 64 Mi float32 values are 256 MiB.
@@ -35,11 +36,14 @@ class OnePassEvaluator(BatchEvaluator):
         self.problem = one_pass_problem(self.loaded.model, self.loaded.adapter) or self._placeholder_in_answer()
 
     def records_of(self, policies: Sequence[Policy]) -> dict[Policy, list[SampleRecord]]:
-        """Return the records of all candidates; where memory does not suffice, half of them are tried at once."""
+        """Return the records of all candidates.
+
+        Where memory or time does not suffice, or the model cannot do one of them, half of them are tried at once.
+        """
         if self.problem is not None:
             return {policy: self.records(policy) for policy in policies}
         try:
-            with out_of_memory_is_a_failure():
+            with failures_of_a_candidate():
                 return self._scored(policies)
         except CandidateError:
             if len(policies) == 1:
@@ -48,9 +52,9 @@ class OnePassEvaluator(BatchEvaluator):
         return self.records_of(policies[:half]) | self.records_of(policies[half:])
 
     def _scored(self, policies: Sequence[Policy]) -> dict[Policy, list[SampleRecord]]:
-        loaded = self.loaded
+        loaded, deadline = self.loaded, Deadline(self.timeout_s and self.timeout_s * len(policies))
         stages = [make_ready(policy, loaded.facts) for policy in policies]
-        outcomes = run_one_pass(loaded.model, loaded.adapter, self._prompt(), [(), *stages])
+        outcomes = run_one_pass(loaded.model, loaded.adapter, self._prompt(), [(), *stages], deadline.check)
         # The reference comes first, since the others are held against it.
         outcomes.sort(key=lambda outcome: 0 not in outcome.candidates)
         found: dict[Policy, list[SampleRecord]] = {}
@@ -77,11 +81,14 @@ class OnePassEvaluator(BatchEvaluator):
         agreement, sure = self._certain_agreement(logits, reference)
         # Answers that differ, or are too close to tell, are generated.
         self.generated[policy] = rows = tuple((~(agreement & sure)).nonzero()[:, 0].tolist())
+        self.deadline, failure = Deadline(self.timeout_s), None
         try:
-            with out_of_memory_is_a_failure(), apply_policy(self.loaded.model, policy):
+            with failures_of_a_candidate(), apply_policy(self.loaded.model, policy):
                 texts, agreement = self._answers(agreement, rows)
         except CandidateError as error:
-            return self._all_failed(policy, str(error))
+            failure = str(error)
+        if failure is not None:
+            return self.records(policy) if failure == OUT_OF_MEMORY else self._all_failed(policy, failure)
         divergences = self._divergences(logits, reference)
         left = visual_left(outcome.visual_left, len(self.samples))
         return [

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from transformers import LogitsProcessorList
 
+from vtw_search.engine.failures import (
+    CandidateError,
+    Deadline,
+    Watch,
+    failures_of_a_candidate,
+    out_of_memory_is_a_failure,
+)
 from vtw_search.engine.processors import Forced
 from vtw_search.errors import ModelError, TaskError
 from vtw_search.evaluation.divergence import kl_divergence
@@ -39,24 +46,6 @@ class Answers:
     texts: tuple[str, ...]
 
 
-class CandidateError(Exception):
-    """A candidate has no numbers on this batch, and why."""
-
-
-@contextmanager
-def out_of_memory_is_a_failure() -> Iterator[None]:
-    """Turn every way in which memory runs out, on a GPU and on a CPU, into a CandidateError."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise CandidateError(OUT_OF_MEMORY) from error
-    except RuntimeError as error:
-        # torch's CPU allocator has no error class of its own.
-        if "not enough memory" not in str(error):
-            raise
-        raise CandidateError(OUT_OF_MEMORY) from error
-
-
 class BatchEvaluator:
     """Evaluates candidates on one batch of samples; the reference pass runs when it is made.
 
@@ -66,10 +55,12 @@ class BatchEvaluator:
     """
 
     def __init__(
-        self, loaded: LoadedModel, samples: Sequence[Sample], split: str, start: int, max_new_tokens: int
-    ) -> None:
+        self, loaded: LoadedModel, samples: Sequence[Sample], split: str, start: int, max_new_tokens: int,
+        timeout_s: float | None = None,
+    ) -> None:  # fmt: skip
         self.loaded, self.samples, self.max_new_tokens = loaded, samples, max_new_tokens
-        self.split, self.start = split, start
+        self.split, self.start, self.timeout_s = split, start, timeout_s
+        self.deadline = Deadline(None)
         try:
             with out_of_memory_is_a_failure():
                 self.inputs = self._encode(samples)
@@ -81,20 +72,39 @@ class BatchEvaluator:
             ) from error
 
     def records(self, policy: Policy) -> list[SampleRecord]:
-        """Evaluate one candidate; if it fails, every record says why."""
+        """Evaluate one candidate; if it fails, every record says why. Out of memory, each half of the batch is tried."""
+        self.deadline = Deadline(self.timeout_s)
         try:
-            with out_of_memory_is_a_failure(), apply_policy(self.loaded.model, policy) as active:
+            with failures_of_a_candidate(), apply_policy(self.loaded.model, policy) as active:
                 logits, choices = self._follow_reference()
                 left = visual_left(active.visual_left, len(self.samples))
                 agreement = self._agreement(choices)
                 texts = self._own_answers(agreement)
                 divergences = self._divergences(logits, self.reference.logits)
         except CandidateError as error:
-            return self._all_failed(policy, str(error))
-        return [
-            self._record(policy, row, divergences[row], bool(agreement[row]), texts[row], left[row])
-            for row in range(len(self.samples))
-        ]
+            failure = str(error)
+        else:
+            return [
+                self._record(policy, row, divergences[row], bool(agreement[row]), texts[row], left[row])
+                for row in range(len(self.samples))
+            ]
+        # Not while the error is handled: its traceback holds the tensors that there was no room for.
+        if failure != OUT_OF_MEMORY or len(self.samples) == 1:
+            return self._all_failed(policy, failure)
+        middle = len(self.samples) // 2
+        return self._part(0, middle).records(policy) + self._part(middle, len(self.samples)).records(policy)
+
+    def _part(self, first: int, last: int) -> Self:
+        """Return an evaluator of some of the samples, along the same answers."""
+        part, answers = copy(self), self.reference
+        longest = int(answers.lengths[first:last].max())
+        part.samples, part.start = self.samples[first:last], self.start + first
+        part.inputs = self._encode(part.samples)
+        part.reference = Answers(
+            answers.tokens[first:last, :longest], answers.lengths[first:last], answers.logits[first:last, :longest],
+            answers.texts[first:last],
+        )  # fmt: skip
+        return part
 
     def _encode(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         prompts = [sample.prompt for sample in samples]
@@ -109,7 +119,7 @@ class BatchEvaluator:
             do_sample=False,
             num_beams=1,
             max_new_tokens=self.max_new_tokens,
-            logits_processor=LogitsProcessorList([forced] if forced else []),
+            logits_processor=LogitsProcessorList([Watch(self.deadline), *([forced] if forced else [])]),
             output_logits=True,
             return_dict_in_generate=True,
         )

@@ -6,7 +6,7 @@ candidate that has forked already. Nothing is kept per layer: memory is the sum 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -75,14 +75,16 @@ def one_pass_problem(model: nn.Module, adapter: Adapter) -> str | None:
 
 
 def run_one_pass(
-    model: nn.Module, adapter: Adapter, prompt: Prompt, candidates: Sequence[tuple[ReadyStage, ...]]
-) -> list[Outcome]:
+    model: nn.Module, adapter: Adapter, prompt: Prompt, candidates: Sequence[tuple[ReadyStage, ...]],
+    check: Callable[[], None] = lambda: None,
+) -> list[Outcome]:  # fmt: skip
     """Run the reference and all candidates; returns one outcome per distinct sequence of stages.
 
     Args:
         model, adapter: the unpatched model.
         prompt: the batch.
         candidates: stages of each; no stage is keep-all, which is the reference itself.
+        check: called before every layer; what it raises ends the pass.
 
     Raises:
         RuntimeUseError: a scorer cannot read what it needs.
@@ -91,17 +93,17 @@ def run_one_pass(
     behind_prompt = int(prompt.prompt.int().flip(1).argmax(dim=1).min())  # answers are no shared prefix
     prefix = min(int(first_visual.min()), prompt.visual.shape[1] - behind_prompt - 1)
     try:
-        return _Pass(model, adapter, prompt, candidates, prefix).run()
+        return _Pass(model, adapter, prompt, candidates, prefix, check).run()
     except _PrefixSeesLater:
-        return _Pass(model, adapter, prompt, candidates, 0).run()
+        return _Pass(model, adapter, prompt, candidates, 0, check).run()
 
 
 class _Pass:
     def __init__(
         self, model: nn.Module, adapter: Adapter, prompt: Prompt, candidates: Sequence[tuple[ReadyStage, ...]],
-        prefix: int,
+        prefix: int, check: Callable[[], None],
     ) -> None:  # fmt: skip
-        self.model, self.adapter, self.prompt, self.prefix = model, adapter, prompt, prefix
+        self.model, self.adapter, self.prompt, self.prefix, self.check = model, adapter, prompt, prefix, check
         self.root = build_trie(candidates)
         self.layers = len(adapter.decoder_layers(model))
         length = prompt.visual.shape[1]
@@ -148,6 +150,7 @@ class _Pass:
         return self.adapter.grids(self.model, self.prompt.inputs, int(self.prompt.visual.sum()))
 
     def _before(self, number: int, layer: nn.Module, named: dict[str, Any]) -> None:
+        self.check()
         self._check_prefix(named.get(self.slicer.arguments.mask))
         hidden = named[argument_names(layer)[0]]
         self._fork(number, hidden.narrow(-2, self.prefix, hidden.shape[-2] - self.prefix))

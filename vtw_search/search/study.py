@@ -51,6 +51,7 @@ class StudySettings:
         batch_size: samples per batch; part of the identity, since it changes floating-point results.
         repeats: timed rounds A B B A; 0 for none.
         store: folder that holds the records of all searches.
+        timeout_s: of one candidate on one batch, or None; no part of the identity, since it changes no number.
     """
 
     task: str
@@ -58,6 +59,7 @@ class StudySettings:
     batch_size: int
     repeats: int
     store: Path
+    timeout_s: float | None = None
 
 
 class Study:
@@ -122,7 +124,8 @@ class Study:
             self.progress.advance((len(missing) - len(alive)) * len(batch))
             if not alive:
                 continue
-            evaluator = OnePassEvaluator(self.loaded, batch, split, start, self.settings.max_new_tokens)
+            asked = self.settings
+            evaluator = OnePassEvaluator(self.loaded, batch, split, start, asked.max_new_tokens, asked.timeout_s)
             records = []
             for policies in _portions(alive):
                 for policy, found in evaluator.records_of(policies).items():
