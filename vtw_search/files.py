@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,8 @@ def write_text_atomically(path: Path, text: str) -> Path:
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a file beside `path`, flush it to disk and rename it; errors as `write_text_atomically`."""
-    staging = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Two processes may write one file, on two machines under one process id.
+    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(staging)

@@ -150,16 +150,17 @@ def test_optuna_reads_the_trials_and_their_feasibility(tmp_path: Path) -> None:
         row(2, (0.9, 50, 0.1, -0.5, False)),
         row(3, (0, 0, 0, 0, True)),
     ]
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/optuna.db")
     for _ in range(2):
-        record_trials(tmp_path / "optuna.db", "t", rows, NO_LIMITS, {"data": 1})
+        record_trials(storage, "t", rows, NO_LIMITS, {"data": 1})
     [name] = optuna.get_all_study_names(f"sqlite:///{tmp_path}/optuna.db")
     study = optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path}/optuna.db")
     assert len(study.trials) == 4
     assert study.metric_names == ["accuracy", "macs"]
     assert {trial.params["layer"] for trial in study.best_trials} == {LAYERS, 2}
     assert study.trials[3].state == optuna.trial.TrialState.FAIL
-    record_trials(tmp_path / "optuna.db", "t", rows, PAPER, {"data": 1})
-    record_trials(tmp_path / "optuna.db", "t", rows, NO_LIMITS, {"data": 2})
+    record_trials(storage, "t", rows, PAPER, {"data": 1})
+    record_trials(storage, "t", rows, NO_LIMITS, {"data": 2})
     assert len(optuna.get_all_study_names(f"sqlite:///{tmp_path}/optuna.db")) == 3
 
 

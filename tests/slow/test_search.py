@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -15,41 +14,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from rich.console import Console
 
+from tests.slow.searches import SMALL, command, rows_of, search, small_config
 from vtw_search import apply_policy, load_policy
-from vtw_search.config import SearchConfig, load_config
-from vtw_search.driver import SearchResult, run_search
+from vtw_search.driver import SearchResult
 from vtw_search.evaluation.model import load_model
 from vtw_search.evaluation.splits import make_splits
 from vtw_search.evaluation.tasks import load_pools
-
-SMALL = (
-    "task=digits_read", "tracking=none", "profile=macs", "batch_size=10", "model.device=cpu",
-    "samples.calibration=20", "samples.selection=20", "samples.confirmation=0", "samples.holdout=20",
-    "limits.confidence=null", "noise.samples=0",
-)  # fmt: skip
-
-
-def small_config(folder: Path, *overrides: str) -> SearchConfig:
-    return load_config(*SMALL, f"runs={folder / 'runs'}", *overrides)
-
-
-def search(folder: Path, *overrides: str) -> SearchResult:
-    with (folder / "output.txt").open("a") as stream:
-        return run_search(small_config(folder, *overrides), Console(file=stream, width=110))
-
-
-def command(*overrides: str) -> list[str]:
-    return [sys.executable, "-m", "vtw_search", *SMALL, *overrides]
-
-
-def rows_of(folder: Path, name: str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """The exported records and measurements of a search."""
-    records = folder / "runs" / name / "records" / "digits_read"
-    lines = (records / "measurements.jsonl").read_text().splitlines()
-    return pd.read_parquet(records / "samples.parquet"), [json.loads(line) for line in lines]
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SearchResult]:
@@ -220,43 +191,6 @@ def test_a_full_disk_stops_with_a_message_and_the_next_run_continues(
     assert not list(tmp_path.rglob("*.part"))
     result = search(tmp_path, "search=full")
     assert all(row.measurement.failure is None for row in result.studies[0].rows)
-
-
-@pytest.mark.slow
-def test_ten_kills_at_random_moments_change_no_row(finished: tuple[Path, SearchResult], tmp_path: Path) -> None:
-    moments, kills = random.Random(20261123), 0
-    while kills < 10:
-        process = subprocess.Popen(
-            command("search=killed"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        # Imports take the first seconds; the rest is spread over the work.
-        moment = moments.uniform(4, 16)
-        try:
-            _, errors = process.communicate(timeout=moment)
-            assert process.returncode == 0, errors
-            _assert_same_rows(finished[0], "plain", tmp_path, "killed")
-            subprocess.run(["rm", "-rf", str(tmp_path / "runs")], check=True)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            kills += 1
-    subprocess.run(command("search=killed"), cwd=tmp_path, check=True, capture_output=True)
-    _assert_same_rows(finished[0], "plain", tmp_path, "killed")
-
-
-def _assert_same_rows(left: Path, left_name: str, right: Path, right_name: str) -> None:
-    (left_frame, left_rows), (right_frame, right_rows) = rows_of(left, left_name), rows_of(right, right_name)
-    exact = [name for name in left_frame.columns if not name.startswith("kl_")]
-    pd.testing.assert_frame_equal(left_frame[exact], right_frame[exact])
-    pd.testing.assert_frame_equal(left_frame, right_frame, rtol=1e-4, atol=1e-6)
-    assert [row["policy"] for row in left_rows] == [row["policy"] for row in right_rows]
-    for mine, other in zip(left_rows, right_rows, strict=True):
-        assert _numbers(mine) == pytest.approx(_numbers(other), rel=1e-4, abs=1e-6)
-
-
-def _numbers(row: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a measurement, time aside."""
-    return {name: value for name, value in row.items() if isinstance(value, int | float) and "latency" not in name}
 
 
 @pytest.mark.slow

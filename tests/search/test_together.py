@@ -1,0 +1,176 @@
+"""Several workers explore a space whose truth is a formula: nothing twice, nothing too much, nothing left."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import optuna
+import pytest
+
+from tests.search.test_sampling import row_of
+from vtw_search import Policy
+from vtw_search.evaluation.model import load_model
+from vtw_search.facts import ModelFacts
+from vtw_search.results import Row
+from vtw_search.search.board import Board
+from vtw_search.search.leases import FileLeases, LeaseHolder
+from vtw_search.search.sampling import SamplerSettings
+from vtw_search.search.space import Space, make_space
+from vtw_search.search.storage import make_storage
+from vtw_search.search.team import Team
+from vtw_search.search.together import explore_together
+
+Measure = Callable[[Sequence[Policy]], list[Row]]
+
+
+class _KilledError(BaseException):
+    """Ends a worker where a kill would: nothing is given back."""
+
+
+@pytest.fixture(scope="module")
+def facts() -> ModelFacts:
+    return load_model("reference", device="cpu").facts
+
+
+@pytest.fixture
+def space(facts: ModelFacts) -> Space:
+    return make_space(facts, {"himap": {}, "vtw": {}}, None)
+
+
+class Measured:
+    """Measures by the formula; knows what was measured by whom, as the records do."""
+
+    def __init__(self) -> None:
+        self.asked: list[Policy] = []
+
+    def __call__(self, policies: Sequence[Policy]) -> list[Row]:
+        new = [policy for policy in policies if policy not in self.asked]
+        self.asked += new
+        time.sleep(0.002 * len(new))
+        return [row_of(policy) for policy in policies]
+
+
+class Worker(threading.Thread):
+    """One worker with a connection and leases of its own."""
+
+    def __init__(
+        self, folder: Path, kind: str, number: int, settings: SamplerSettings, space: Space, measure: Measure,
+        lease_s: float = 30,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.folder, self.kind, self.number, self.lease_s = folder, kind, number, lease_s
+        self.space, self.measure = space, measure
+        self.settings = SamplerSettings(settings.name, settings.trials, settings.batch, settings.seed + number)
+        self.found: list[Policy] = []
+
+    def run(self) -> None:
+        storage = make_storage(self.kind, self.folder, None, 20, lambda text: None)
+        holder = LeaseHolder(FileLeases(self.folder / "leases.json"), f"worker {self.number}", self.lease_s)
+        holder.__enter__()
+        team = Team(holder, pause_s=0.02)
+        try:
+            with team.turn("choose"):
+                board = Board("study", storage.studies, self.space, team)
+            seeds = self.space.defaults()
+            self.found = explore_together(self.space, self.settings, seeds, self.measure, board, team)
+        except _KilledError:
+            holder._stop.set()  # a dead process renews nothing, and gives nothing back
+            return
+        holder.__exit__()
+
+
+def run_all(workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=120)
+        assert not worker.is_alive()
+
+
+def study_of(folder: Path, kind: str) -> optuna.Study:
+    storage = make_storage(kind, folder, None, 20, lambda text: None)
+    return optuna.load_study(study_name="study", storage=storage.studies)
+
+
+def assert_nothing_is_left(study: optuna.Study) -> None:
+    states = {trial.state for trial in study.trials}
+    assert states <= {optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL}
+
+
+@pytest.mark.parametrize("name,kind", [("tpe", "sqlite"), ("random", "journal"), ("nsga2", "sqlite")])
+def test_workers_measure_what_was_asked_for_and_nothing_twice(
+    name: str, kind: str, space: Space, tmp_path: Path
+) -> None:
+    measure = [Measured() for _ in range(3)]
+    settings = SamplerSettings(name, 40, 4, 0)
+    workers = [Worker(tmp_path, kind, number, settings, space, measure[number]) for number in range(3)]
+    run_all(workers)
+    assert workers[0].found == workers[1].found == workers[2].found
+    assert len(workers[0].found) == len(set(workers[0].found)) == 40
+    assert workers[0].found[0].is_keep_all
+    study = study_of(tmp_path, kind)
+    assert_nothing_is_left(study)
+    own = [trial.user_attrs["worker"] for trial in study.trials if trial.user_attrs.get("measured")]
+    assert len(own) == 40 - 1 - len(space.defaults())
+    assert len(set(own)) > 1, "the work was shared"
+
+
+def test_a_worker_alone_continues_what_others_began(space: Space, tmp_path: Path) -> None:
+    run_all([Worker(tmp_path, "sqlite", 0, SamplerSettings("tpe", 20, 4, 0), space, Measured())])
+    more = Measured()
+    [worker] = workers = [Worker(tmp_path, "sqlite", 0, SamplerSettings("tpe", 30, 4, 0), space, more)]
+    run_all(workers)
+    assert len(worker.found) == 30
+    again = Measured()
+    [last] = workers = [Worker(tmp_path, "sqlite", 1, SamplerSettings("tpe", 30, 4, 0), space, again)]
+    run_all(workers)
+    assert last.found == worker.found
+    assert set(again.asked) == set(worker.found)
+    assert_nothing_is_left(study_of(tmp_path, "sqlite"))
+
+
+def test_what_a_dead_worker_was_at_is_taken_over(space: Space, tmp_path: Path) -> None:
+    died, settings = Measured(), SamplerSettings("tpe", 30, 4, 0)
+
+    def dies(policies: Sequence[Policy]) -> list[Row]:
+        if len(died.asked) >= 11:
+            died.asked += policies
+            raise _KilledError
+        return died(policies)
+
+    victim = Worker(tmp_path, "sqlite", 0, settings, space, dies, lease_s=1.0)
+    run_all([victim])
+    lost = set(died.asked[-4:])
+    running = [trial for trial in study_of(tmp_path, "sqlite").trials if not trial.state.is_finished()]
+    assert len(running) == 4
+    workers = [Worker(tmp_path, "sqlite", number, settings, space, Measured()) for number in (1, 2)]
+    run_all(workers)
+    assert len(workers[0].found) == 30
+    assert lost <= set(workers[0].found), "another worker measured what the dead one was at"
+    assert_nothing_is_left(study_of(tmp_path, "sqlite"))
+
+
+def test_a_small_space_ends_all_workers(facts: ModelFacts, tmp_path: Path) -> None:
+    space = make_space(facts, {"vtw": {"layer": [2, 3, 4]}}, None)
+    make = partial(Worker, tmp_path, "sqlite")
+    workers = [make(number, SamplerSettings("tpe", 50, 4, 0), space, Measured()) for number in range(2)]
+    run_all(workers)
+    assert {policy.label() for policy in workers[0].found} == {"keep-all", "withdraw@2", "withdraw@3", "withdraw@4"}
+    assert_nothing_is_left(study_of(tmp_path, "sqlite"))
+
+
+def test_a_worker_that_was_killed_while_it_wrote_its_proposal_is_survived(space: Space, tmp_path: Path) -> None:
+    settings = SamplerSettings("tpe", 12, 4, 0)
+    run_all([Worker(tmp_path, "sqlite", 0, settings, space, Measured())])
+    study = study_of(tmp_path, "sqlite")
+    study.ask()
+    half = study.ask()
+    half.suggest_categorical("recipe", list(space.values))
+    [worker] = workers = [Worker(tmp_path, "sqlite", 1, settings, space, Measured())]
+    run_all(workers)
+    assert len(worker.found) >= 12
+    assert_nothing_is_left(study_of(tmp_path, "sqlite"))
