@@ -27,14 +27,14 @@ def reference_facts() -> ModelFacts:
 
 def test_there_are_options() -> None:
     assert {option.split("/")[0] for option in OPTIONS} == {
-        "experiment", "limits", "model", "profile", "recipe", "sampler", "space", "task", "tracking",
+        "experiment", "limits", "model", "profile", "recipe", "sampler", "space", "storage", "task", "tracking",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if not option.startswith("recipe/")])
 def test_every_yaml_composes(option: str) -> None:
     group, name = option.split("/")
-    needed = ["task.path=my.jsonl"] if name == "jsonl" else []
+    needed = {"jsonl": ["task.path=my.jsonl"], "postgres": ["storage.url=postgresql://me@host/db"]}.get(name, [])
     config = load_config(f"{group}={name}", *needed)
     if group == "task":
         assert list(config.named_tasks) == [name]

@@ -141,8 +141,7 @@ def finish_search(prepared: Prepared, explored: Mapping[str, Sequence[Policy]] |
     try:
         with WorkProgress(console) as progress:
             studies = tuple(
-                _run_study(prepared, prepared.study(name, progress), (explored or {}).get(name))
-                for name in splits
+                _run_study(prepared, prepared.study(name, progress), (explored or {}).get(name)) for name in splits
             )
         origin = provenance(config.search_name, config.seed, loaded.identity)
         policies = policy_set(loaded.facts.fingerprint, studies, splits, origin, prepared.certificate)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -105,9 +104,7 @@ def _untimed(study: Study, limits: Limits) -> Study:
     return Study(study.loaded, study.splits, replace(study.settings, repeats=0), study.progress)
 
 
-def _finish(
-    prepared: Prepared, studies: dict[str, Study], explored: dict[str, list[Policy]]
-) -> SearchResult | None:
+def _finish(prepared: Prepared, studies: dict[str, Study], explored: dict[str, list[Policy]]) -> SearchResult | None:
     """Finish the search, unless another worker did."""
     config, path = prepared.config, search_folder(prepared.config) / "finished.json"
     parts = [config.digest, *(study.identity(SEARCH_SPLITS) for study in studies.values())]

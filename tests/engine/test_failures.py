@@ -152,9 +152,7 @@ def test_a_slow_candidate_is_recorded_and_the_others_are_measured(
     monkeypatch.setattr(BatchEvaluator, "_follow_reference", follow)
     monkeypatch.setattr(evaluator, "run_one_pass", pass_of)
     for module in ("evaluator", "one_by_one"):
-        monkeypatch.setattr(
-            f"vtw_search.engine.{module}.Deadline", lambda seconds: Deadline(seconds, lambda: now[0])
-        )
+        monkeypatch.setattr(f"vtw_search.engine.{module}.Deadline", lambda seconds: Deadline(seconds, lambda: now[0]))
     found = OnePassEvaluator(loaded, samples, "holdout", 0, 6, 60.0).records_of(POLICIES)
     slow = Policy.withdraw(5)
     assert {record.failure for record in found[slow]} == {"timed out after 60 s"}

@@ -37,26 +37,30 @@ class Server:
         return f"postgresql://vtw@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
-        options = f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories={self.data} -c fsync=off"
+        places = f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories={self.data}"
+        options = f"{places} -c fsync=off"
         self._run("pg_ctl", "-D", str(self.data), "-l", str(self.data / "log"), "-o", options, "-w", "start")
 
     def stop(self) -> None:
         self._run("pg_ctl", "-D", str(self.data), "-m", "immediate", "-w", "stop")
 
-    def sql(self, statement: str) -> str:
-        run = self._run("psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "vtw", "-At", "-c", statement, "postgres")
-        return run.stdout.strip()
+    def sql(self, statement: str) -> list[str]:
+        """Run a statement; returns the first column of what it gives."""
+        import psycopg
+
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return [str(row[0]) for row in cursor.fetchall()] if cursor.description else []
 
     def cut_connections(self) -> None:
         """Drop every connection, as a server that is restarted does."""
-        self.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'vtw' and pid <> pg_backend_pid()")
+        others = "from pg_stat_activity where usename = 'vtw' and pid <> pg_backend_pid()"
+        self.sql(f"select pg_terminate_backend(pid) {others}")
 
-    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(self.programs / program), *arguments],
-            check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT if program == "psql" else None,
-            cwd=self.data, **_user(),
-        )  # fmt: skip
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(self.programs / program), *arguments], check=True, stdout=subprocess.DEVNULL, cwd=self.data, **_user()
+        )
 
 
 def why_not() -> str | None:
@@ -95,7 +99,7 @@ def postgres() -> Iterator[Server]:
 def _programs() -> Path | None:
     found = shutil.which("initdb")
     if found is not None:
-        return Path(found).parent
+        return Path(found).resolve().parent
     return max(_DEBIAN.glob("*/bin"), key=lambda path: int(path.parent.name), default=None)
 
 

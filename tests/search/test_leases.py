@@ -163,7 +163,10 @@ def test_leases_that_cannot_be_renewed_are_told_at_the_next_one(tmp_path: Path) 
     with LeaseHolder(table, "me", 0.3) as holder:
         original, table.path = table.path, Path("/dev/null/leases.json")
         time.sleep(0.5)
-        with pytest.raises(StoreError, match=r"leases must be writable.*free space or fix the permissions"), holder.held("a"):
+        with (
+            pytest.raises(StoreError, match=r"leases must be writable.*free space or fix the permissions"),
+            holder.held("a"),
+        ):
             pass
         table.path = original
         time.sleep(0.3)

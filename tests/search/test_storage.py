@@ -55,6 +55,7 @@ def test_trials_are_there_when_it_is_opened_again(open_storage: Callable[[], Sto
     assert not open_storage().leases().take("a", "you", 60)
 
 
+@pytest.mark.slow
 def test_a_new_database_may_be_opened_by_several_processes_at_once(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from vtw_search.search.storage import make_storage\n"

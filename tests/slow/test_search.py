@@ -22,6 +22,7 @@ from vtw_search.evaluation.model import load_model
 from vtw_search.evaluation.splits import make_splits
 from vtw_search.evaluation.tasks import load_pools
 
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SearchResult]:
     folder = tmp_path_factory.mktemp("finished")

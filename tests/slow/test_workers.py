@@ -64,8 +64,8 @@ def test_one_of_four_that_is_killed_loses_nothing(server: Server, alone: Path, t
     assert_same_rows(alone, "alone", tmp_path, "killed")
 
 
-def _at_samples(names: str) -> bool:
-    return any(" calibration " in name or " selection " in name for name in names.splitlines())
+def _at_samples(names: list[str]) -> bool:
+    return any(" calibration " in name or " selection " in name for name in names)
 
 
 @pytest.mark.slow

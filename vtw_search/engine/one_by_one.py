@@ -72,7 +72,7 @@ class BatchEvaluator:
             ) from error
 
     def records(self, policy: Policy) -> list[SampleRecord]:
-        """Evaluate one candidate; if it fails, every record says why. Out of memory, each half of the batch is tried."""
+        """Evaluate one candidate; if it fails, every record says why. Out of memory, halves of the batch are tried."""
         self.deadline = Deadline(self.timeout_s)
         try:
             with failures_of_a_candidate(), apply_policy(self.loaded.model, policy) as active:

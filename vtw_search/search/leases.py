@@ -29,7 +29,7 @@ class LeaseTable(Protocol):
         """Take a lease that is free, or the owner's already; False while another owner has it."""
 
     def renew(self, owner: str, seconds: float) -> None:
-        """Let all leases of an owner run for `seconds` from now on, those that just expired and are untaken included."""
+        """Let all leases that an owner has run for `seconds` from now on; one that is late may still have them."""
 
     def release(self, name: str, owner: str) -> None:
         """Give a lease back; one that was lost meanwhile stays with whom it is."""
@@ -63,7 +63,9 @@ class FileLeases:
     def renew(self, owner: str, seconds: float) -> None:
         """See `LeaseTable`."""
         with self._opened() as leases:
-            leases |= {name: (owner, self._clock() + seconds) for name, (holder, _) in leases.items() if holder == owner}
+            leases |= {
+                name: (owner, self._clock() + seconds) for name, (holder, _) in leases.items() if holder == owner
+            }
 
     def release(self, name: str, owner: str) -> None:
         """See `LeaseTable`."""
@@ -111,7 +113,8 @@ class SqlLeases:
     def take(self, name: str, owner: str, seconds: float) -> bool:
         """See `LeaseTable`."""
         taken = self._run(
-            "insert into vtw_leases values (:scope, :name, :owner, clock_timestamp() + make_interval(secs => :seconds)) "
+            "insert into vtw_leases "
+            "values (:scope, :name, :owner, clock_timestamp() + make_interval(secs => :seconds)) "
             "on conflict (scope, name) do update set owner = excluded.owner, expires = excluded.expires "
             "where vtw_leases.owner = excluded.owner or vtw_leases.expires <= clock_timestamp() returning owner",
             name=name, owner=owner, seconds=seconds,

@@ -67,7 +67,9 @@ class _Explorer:
             self._repeats = 0
         news = {number: trial for number, trial in self._board.measured().items() if number not in self._seen}
         self._seen |= set(news)
-        self._known |= self._rows([each for each in self._board.policies(list(news.values())) if each not in self._known])
+        self._known |= self._rows(
+            [each for each in self._board.policies(list(news.values())) if each not in self._known]
+        )
         for trial in news.values():
             self._study.add_trial(copy_of(trial))
         self._running = len(self._board.running())
