@@ -60,19 +60,22 @@ class _Explorer:
         self._seen: set[int] = set()
         self._chosen: dict[Policy, list[optuna.Trial]] = {}
         self._repeats = self._running = 0
+        self._taken: list[Policy] = []
 
     def catch_up(self) -> None:
         """Learn what others measured, and put what lost its worker back into the queue."""
-        if self._board.take_over():
-            self._repeats = 0
+        lost = self._board.take_over()
+        # Before the results are read: others tell theirs at any time, and what is in neither would be chosen again.
+        running = self._board.running()
+        self._running, self._taken = len(running), self._board.policies(running)
         news = {number: trial for number, trial in self._board.measured().items() if number not in self._seen}
+        self._repeats = 0 if lost or news else self._repeats
         self._seen |= set(news)
         self._known |= self._rows(
             [each for each in self._board.policies(list(news.values())) if each not in self._known]
         )
         for trial in news.values():
             self._study.add_trial(copy_of(trial))
-        self._running = len(self._board.running())
 
     @property
     def has_room(self) -> bool:
@@ -93,8 +96,7 @@ class _Explorer:
         """Return what to measure next, reserved for this worker."""
         self._chosen = {}
         if self.has_room:
-            taken = self._board.policies(self._board.running())
-            self._chosen = propose(self._study, self._space, self._settings, self._known, taken, self._room)
+            self._chosen = propose(self._study, self._space, self._settings, self._known, self._taken, self._room)
             self._repeats = 0 if self._chosen else self._repeats + 1
         own = self._study.get_trials(deepcopy=False)
         return self._board.reserve([own[trials[0].number] for trials in self._chosen.values()], self._known)
