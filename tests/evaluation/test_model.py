@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vtw_search.errors import ModelError
-from vtw_search.evaluation.model import REFERENCE_MODEL, load_model
+from vtw_search.evaluation.model import REFERENCE_MODEL, _files_digest, load_model
 
 
 @pytest.fixture
@@ -38,6 +38,21 @@ def test_a_folder_loads_like_the_reference_and_is_named_without_its_place(folder
     assert mine.identity["files"] == reference.identity["files"]
     (folder / "generation_config.json").write_text(json.dumps({"max_new_tokens": 3, "eos_token_id": 2}))
     assert load_model(str(folder), device="cpu").identity["files"] != reference.identity["files"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json", "generation_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+        "chat_template.jinja", "model.safetensors", "tokenizer.model", "vocab.txt", "merges.txt", "qwen.tiktoken",
+    ],
+)  # fmt: skip
+def test_every_file_that_decides_what_a_model_computes_is_part_of_its_identity(folder: Path, name: str) -> None:
+    (folder / name).touch()
+    before = _files_digest(folder)
+    with (folder / name).open("ab") as stream:
+        stream.write(b"x")
+    assert _files_digest(folder) != before
 
 
 @pytest.mark.parametrize("dtype,attention", [("float32", "eager"), ("bfloat16", "sdpa"), ("float16", "sdpa")])

@@ -18,6 +18,8 @@ from vtw_search.facts import ModelFacts
 
 REFERENCE_MODEL = Path(__file__).parents[1] / "reference_model"
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+# Files of a model's folder that decide what it computes.
+_IDENTIFYING = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "*.tiktoken")
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,11 @@ def load_model(
 
 
 def _files_digest(folder: Path) -> str | None:
-    """Hash weights, processor and generation settings of a local model; a Hub model is identified by its revision."""
+    """Hash weights, vocabularies and settings of a local model; a Hub model is identified by its revision."""
     if not folder.is_dir():
         return None
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.jinja")) + sorted(folder.glob("*.safetensors")):
+    for path in (path for kind in _IDENTIFYING for path in sorted(folder.glob(kind))):
         digest.update(path.name.encode())
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
