@@ -37,9 +37,8 @@ class Worker:
 
     def __init__(self, folder: Path, number: int) -> None:
         command = [sys.executable, "-m", "vtw_search", *SEARCH, f"worker={number}"]
-        self.process = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
-        )
+        alone = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        self.process = subprocess.Popen(command, cwd=folder, env=alone, stdout=subprocess.PIPE, text=True)
         self.lines: list[tuple[float, str]] = []
         self._reader = threading.Thread(target=self._read)
         self._reader.start()

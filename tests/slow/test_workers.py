@@ -101,7 +101,7 @@ def assert_launched(run: subprocess.CompletedProcess[str], alone: Path, folder: 
 
 def needs(package: str, module: str) -> None:
     if find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{module}") is None:
-        pytest.skip(f"{package} is not installed (extra `workers`)")
+        pytest.skip(f"{package} is not installed (extra `workers` or `ray`)")
 
 
 @pytest.mark.slow
@@ -117,6 +117,27 @@ def test_submitit_launches_the_workers_of_one_search(alone: Path, tmp_path: Path
     run = launch(
         tmp_path, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=8", "worker=range(2)", "search=launched"
     )
+    assert_launched(run, alone, tmp_path)
+
+
+@pytest.mark.slow
+def test_ray_launches_the_workers_of_one_search_on_a_cluster_of_two(alone: Path, tmp_path: Path) -> None:
+    needs("hydra-ray-launcher", "hydra_ray_launcher")
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 80_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        cluster.add_node(**node)
+        cluster.wait_for_nodes()
+        run = launch(
+            tmp_path, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster.address}",
+            # The launcher gives it a size, which Ray refuses for a cluster that runs already.
+            "+hydra.launcher.ray.init.object_store_memory=null",
+            "worker=range(2)", "search=launched", f"runs={tmp_path}/runs",
+        )  # fmt: skip
+    finally:
+        cluster.shutdown()
     assert_launched(run, alone, tmp_path)
 
 
