@@ -95,3 +95,14 @@ def test_a_derived_name_follows_what_decides_the_result() -> None:
     assert load_config("search=mine").search_name == "mine"
     sweep = {load_config("search=mine", "sweep=s", f"seed={seed}").search_name for seed in range(3)}
     assert len(sweep) == 3
+
+
+def test_workers_and_storages_are_no_part_of_a_search() -> None:
+    plain = load_config("search=mine")
+    assert load_config("search=mine", "worker=3").search_name == "mine"
+    storage = ("storage=postgres", "storage.url=postgresql+psycopg://me@host/db")
+    assert load_config("search=mine", "worker=1", *storage).digest == plain.digest
+    assert (
+        load_config("search=mine", "sweep=s", "worker=1").search_name
+        == load_config("search=mine", "sweep=s").search_name
+    )

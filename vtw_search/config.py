@@ -138,7 +138,7 @@ class StorageSettings(Group):
     """
 
     name: Literal["sqlite", "journal", "postgres"] = "sqlite"
-    url: Annotated[str, Field(pattern=r"^postgres(ql)?(\+psycopg)?://")] | None = None
+    url: str | None = None
     lease_s: Seconds = 60.0
     patience_s: Seconds = 30.0
 
@@ -236,8 +236,7 @@ def validate(composed: DictConfig | Mapping[str, Any]) -> SearchConfig:
     if len(config.named_tasks) < len(config.tasks):
         raise ConfigError("two tasks must not have one name", value=sorted(config.tasks), remedy="set task.name")
     _check_task_names(config)
-    if (config.storage.url is None) == (config.storage.name == "postgres"):
-        raise ConfigError("storage.url is for storage=postgres, which needs it", value=config.storage.name)
+    _check_storage(config.storage)
     return config
 
 
@@ -269,6 +268,17 @@ def _check_task_names(config: SearchConfig) -> None:
         if task not in config.named_tasks:
             remedy = near_matches(task, config.named_tasks)
             raise ConfigError(f"unknown task {task!r} in limits.per_task", remedy=remedy)
+
+
+def _check_storage(storage: StorageSettings) -> None:
+    url = storage.url or ""
+    # The URL is in no message: it may hold a password.
+    fits = re.match(r"postgresql(\+psycopg)?://", url) if storage.name == "postgres" else not url
+    if not fits:
+        remedy = "for example storage=postgres storage.url=postgresql://me@host/database"
+        raise ConfigError(
+            "storage.url must be that of a PostgreSQL database, and is for storage=postgres", remedy=remedy
+        )
 
 
 def _problem(detail: Any) -> str:

@@ -12,7 +12,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from vtw_search.commands.search import main
+from vtw_search.commands.search import _sweep, main
 from vtw_search.config import load_config
 from vtw_search.errors import ConfigError
 from vtw_search.evaluation.model import REFERENCE_MODEL
@@ -57,6 +57,12 @@ def run(capsys: Any, monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: 
         (["limits.confidence=1"], "limits.confidence.*less than 1"),
         (["search=../up"], "search: string should match"),
         (["task=digits_read", "model.path=none"], "a model must be loadable, got 'none'"),
+        (["storage=postgres"], "storage.url needs a value"),
+        (["storage=postgres", "storage.url=mysql://me:secret@host/db"], "must be that of a PostgreSQL database"),
+        (["storage.url=postgresql://me@host/db"], "is for storage=postgres"),
+        (["storage.lease_s=0"], "storage.lease_s.*greater than 0"),
+        (["worker=-1"], "worker.*greater than or equal to 0"),
+        (["timeout_s=0"], "timeout_s.*greater than 0"),
         (["-m", "limits.kl_nats=0.1,-1"], "greater than or equal to 0"),
     ],
 )
@@ -120,3 +126,30 @@ def test_a_missing_extra_is_said_in_one_line(capsys: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr("vtw_search.commands.search._NEEDED", ("hydra", "no_such_package"))
     line = run(capsys, monkeypatch, tmp_path)
     assert line.strip() == "vtw-search: vtw-search needs no_such_package; pip install 'vtw-search[search]'"
+
+
+def test_a_password_is_in_no_message_and_not_in_the_saved_configuration(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from vtw_search.driver import _save_config
+
+    line = run(capsys, monkeypatch, tmp_path, "storage=postgres", "storage.url=mysql://me:secret@host/db")
+    assert "secret" not in line
+    config = load_config("search=a", "storage=postgres", "storage.url=postgresql://me:secret@host/db")
+    _save_config(config, tmp_path / "a")
+    assert "secret" not in (tmp_path / "a" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "overrides,grouped",
+    [
+        (["worker=range(4)", "search=a"], False),
+        (["worker=0,1"], False),
+        (["worker=0"], False),
+        (["worker=range(2)", "seed=0,1"], True),
+        (["seed=0,1"], True),
+        (["seed=0"], True),
+    ],
+)
+def test_the_workers_of_one_search_are_no_sweep(overrides: list[str], grouped: bool) -> None:
+    assert bool(_sweep(overrides)) == grouped
