@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from tests.search.servers import Server, postgres, why_not
 from tests.slow.searches import SMALL, assert_same_rows, begin, finish
@@ -107,8 +108,16 @@ def needs(package: str, module: str) -> None:
 @pytest.mark.slow
 def test_joblib_launches_the_workers_of_one_search(alone: Path, tmp_path: Path) -> None:
     needs("hydra-joblib-launcher", "hydra_joblib_launcher")
-    run = launch(tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "worker=range(4)", "search=launched")
+    run = launch(
+        tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "worker=range(4)", "search=launched",
+        "tracking=sqlite",
+    )  # fmt: skip
     assert_launched(run, alone, tmp_path)
+    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    [experiment] = client.search_experiments(filter_string="name = 'vtw-search'")
+    [parent] = client.search_runs([experiment.experiment_id], "tags.kind = 'search'")
+    assert parent.info.status == "FINISHED"
+    assert "sweep" not in parent.data.tags, "workers of one search are no sweep"
 
 
 @pytest.mark.slow
