@@ -34,8 +34,10 @@ from vtw_search.search.ledger import HoldoutLedger
 from vtw_search.search.limits import Limits, limits_for_task
 from vtw_search.search.noise import noise_floor
 from vtw_search.search.objective import objective_of
-from vtw_search.search.reach import check_names, check_reach, reach, reach_text
+from vtw_search.search.racing import Racing
+from vtw_search.search.reach import check_names, check_reach, reach, reach_text, slices_in
 from vtw_search.search.sampling import SamplerSettings, explore
+from vtw_search.search.saving import saving
 from vtw_search.search.space import Space, candidates_of, make_space
 from vtw_search.search.study import SEARCH_SPLITS, Study, StudySettings
 from vtw_search.search.trials import record_trials
@@ -111,8 +113,9 @@ def _run_study(config: SearchConfig, folder: Path, study: Study, space: Space) -
     examination = Examination(study, HoldoutLedger(Path(config.runs)), config.search_name)
     noise = noise_floor(study, limits, config.noise.samples, config.noise.variations, partial(_load_model, config))
     objective = objective_of(limits.prefer, limits.weights)
-    candidates = _explored(config, study, space, limits)
-    store = study.measure(candidates)
+    racing = _racing(config, study, space, limits)
+    candidates = _explored(config, study, space, limits, racing)
+    store = study.measure(candidates, racing)
     answer = choose(judged_rows(store, candidates, limits), objective)
     record_trials(folder / "optuna.db", name, answer.rows, limits, study.identity(SEARCH_SPLITS))
     confirmation = examination.confirm(answer.rows, limits)
@@ -141,6 +144,7 @@ def _run_study(config: SearchConfig, folder: Path, study: Study, space: Space) -
         confirmation=confirmation,
         noise=noise,
         baselines=baselines,
+        racing=None if racing is None else saving(study, [row.measurement for row in answer.rows], racing),
     )
 
 
@@ -173,7 +177,17 @@ def _space(config: SearchConfig, loaded: LoadedModel) -> Space:
     return make_space(facts, asked.recipes, layers)
 
 
-def _explored(config: SearchConfig, study: Study, space: Space, limits: Limits) -> list[Policy]:
+def _racing(config: SearchConfig, study: Study, space: Space, limits: Limits) -> Racing | None:
+    """Return the races of one task's candidates; None in a small space, whose tables and curves are then complete."""
+    if config.racing.above is None or space.size <= config.racing.above:
+        return None
+    samples = [sample for split in SEARCH_SPLITS for sample in study.splits[split]]
+    return Racing(limits, config.racing.confidence, tuple(slices_in(samples)))
+
+
+def _explored(
+    config: SearchConfig, study: Study, space: Space, limits: Limits, racing: Racing | None
+) -> list[Policy]:
     """Return the candidates of one task: all of a small space, or what a sampler has measured of a large one."""
     sampler = config.sampler
     if sampler.name == "enumerate" or (sampler.name == "auto" and space.size <= sampler.enumerate_up_to):
@@ -183,7 +197,7 @@ def _explored(config: SearchConfig, study: Study, space: Space, limits: Limits) 
 
     def measure(policies: Sequence[Policy]) -> list[Row]:
         wanted = list(dict.fromkeys([Policy.keep_all(), *policies]))
-        return judged_rows(study.measure(wanted), wanted, limits)
+        return judged_rows(study.measure(wanted, racing), wanted, limits)
 
     return explore(space, settings, space.defaults(), measure)
 
