@@ -185,9 +185,7 @@ def _racing(config: SearchConfig, study: Study, space: Space, limits: Limits) ->
     return Racing(limits, config.racing.confidence, tuple(slices_in(samples)))
 
 
-def _explored(
-    config: SearchConfig, study: Study, space: Space, limits: Limits, racing: Racing | None
-) -> list[Policy]:
+def _explored(config: SearchConfig, study: Study, space: Space, limits: Limits, racing: Racing | None) -> list[Policy]:
     """Return the candidates of one task: all of a small space, or what a sampler has measured of a large one."""
     sampler = config.sampler
     if sampler.name == "enumerate" or (sampler.name == "auto" and space.size <= sampler.enumerate_up_to):

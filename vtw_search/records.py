@@ -65,12 +65,7 @@ class SampleRecord:
     agreement: bool | None
     answer: str | None
     score: float | None
-    failure: str |    latency_repeats: int | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether there are numbers over all samples."""
-        return self.failure is None and self.stopped is None
+    failure: str | None = None
     visual_left: str | None = None
 
 
@@ -131,6 +126,11 @@ class Measurement(BaseModel):
     latency_ratio_high: float | None = None
     latency_repeats: int | None = None
     latency_problems: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether there are numbers over all samples."""
+        return self.failure is None and self.stopped is None
 
 
 class RecordStore:
@@ -198,7 +198,6 @@ class RecordStore:
             if known is None or not known.complete:
                 found[measurement.policy.digest()] = measurement
         return found
-
 
 
 _COLUMN_TYPES = {

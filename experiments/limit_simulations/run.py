@@ -49,7 +49,15 @@ def main() -> None:
     cells = all_cells()
     write_text_atomically(HERE / "results" / "table.md", table(cells))
     claims = []
-    for family in ("betting, E", "Clopper-Pearson", "exact paired test", "betting, drop", "racing, E", "racing, drop", "racing as"):
+    for family in (
+        "betting, E",
+        "Clopper-Pearson",
+        "exact paired test",
+        "betting, drop",
+        "racing, E",
+        "racing, drop",
+        "racing as",
+    ):
         worst = max(cell.wrong for cell in cells if cell.method.startswith(family))
         claims.append(Claim(f"{family}: most wrong decisions", worst, f"of {REPETITIONS}", most_allowed(), "at most"))
     for family in ("naive bootstrap, E[KL]", "naive bootstrap, drop", "naive: betting, each question a draw"):

@@ -59,4 +59,4 @@ def _tested(study: StudyResult) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
     tested |= {"noise_floor": dict(study.noise)} if study.noise else {}
     tested |= {"racing": asdict(study.racing)} if study.racing else {}
-    return tested | ({"baselines": baselines} if baselines else {})| ({"baselines": baselines} if baselines else {})
+    return tested | ({"baselines": baselines} if baselines else {})

@@ -81,5 +81,7 @@ def racing_result(
         whole += everything.times(samples)
         done += cost([policy for policy in policies if policy.digest() in scored]).times(samples)
     stopped = sum(row.stopped is not None for row in measurements)
-    saved = [1 - part / all_ if all_ else 0.0 for part, all_ in ((done.branches, whole.branches), (done.total, whole.total))]
+    saved = [
+        1 - part / all_ if all_ else 0.0 for part, all_ in ((done.branches, whole.branches), (done.total, whole.total))
+    ]
     return RacingResult(confidence, stopped, len(measurements), *saved)

@@ -177,9 +177,7 @@ class Study:
         """The profiler on this task's selection samples."""
         return Profiler(self.loaded, self.splits["selection"], self.settings.repeats)
 
-    def _profiled(
-        self, row: Measurement, reference_macs: int, counts: list[list[int]], *, timed: bool
-    ) -> Measurement:
+    def _profiled(self, row: Measurement, reference_macs: int, counts: list[list[int]], *, timed: bool) -> Measurement:
         try:
             with out_of_memory_is_a_failure():
                 profile = self.profiler.profile(row.policy, counts, timed=timed)

@@ -53,7 +53,9 @@ def record_trials(
 
 def _trial(row: Row, layers: IntDistribution) -> FrozenTrial:
     measurement = row.measurement
-    state = TrialState.FAIL if measurement.failure else TrialState.PRUNED if measurement.stopped else TrialState.COMPLETE
+    state = (
+        TrialState.FAIL if measurement.failure else TrialState.PRUNED if measurement.stopped else TrialState.COMPLETE
+    )
     numbers = measurement.model_dump(exclude={"policy", "task", "layer"}, exclude_none=True)
     return create_trial(
         state=state,

@@ -65,11 +65,11 @@ def search_content(
 
 def _summary(result: StudyResult) -> dict[str, float]:
     chosen = numbers(dict(result.chosen.measurement))
-       raced = {f"racing.{name}": value for name, value in numbers(asdict(result.racing) if result.racing else {}).items()}
-    return {name: chosen[name] for name in _SUMMARY if name in chosen} | _tested(result) | held_out | noise | raced
-= {f"holdout.{name}": value for name, value in numbers(result.holdout).items()}
+    held_out = {f"holdout.{name}": value for name, value in numbers(result.holdout).items()}
     noise = {f"noise_floor.{name}": value for name, value in numbers(result.noise).items()}
-    return {name: chosen[name] for name in _SUMMARY if name in chosen} | _tested(result) | held_out | noise
+    racing = numbers({} if result.racing is None else asdict(result.racing))
+    raced = {f"racing.{name}": value for name, value in racing.items()}
+    return {name: chosen[name] for name in _SUMMARY if name in chosen} | _tested(result) | held_out | noise | raced
 
 
 def _tested(result: StudyResult) -> dict[str, float]:
