@@ -72,7 +72,7 @@ def test_what_was_raced_out_says_so_everywhere(raced: tuple[Path, SearchResult, 
     folder, result, output = raced
     [study] = result.studies
     row = next(row for row in study.rows if row.measurement.stopped)
-    assert row.status == "raced out after 10 + 10 samples: kl_nats surely > 0.02; kl_tail surely > 0.05"
+    assert row.status == "raced out after 10 + 10 samples: kl_nats surely > 0.02; kl_tail surely > 0.05; accuracy_drop surely > 0.03"
     assert not row.feasible
     assert not row.on_front
     measured = folder / "runs/raced/records/digits_read/measurements.jsonl"

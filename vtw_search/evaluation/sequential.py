@@ -48,10 +48,10 @@ class Race:
         capped = np.minimum(values, self.high)
         if self.limit <= self.low:
             # Nothing but `low` itself is allowed, so that one value decides; no finite bet would say it.
-            stopped: np.ndarray = ((capped > self.low) & (np.isnan(values).cumsum(axis=-1) == 0)).any(axis=-1)
+            decided = (capped > self.low) & (np.isnan(values).cumsum(axis=-1) == 0)
         else:
-            stopped = (self.evidence(capped) >= 1).any(axis=-1)
-        return stopped
+            decided = self.evidence(capped) >= 1
+        return np.asarray(decided.any(axis=-1))
 
     def evidence(self, values: np.ndarray) -> np.ndarray:
         """Return the gambler's log capital after each value of (..., n), in units of what a stop needs."""

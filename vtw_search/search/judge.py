@@ -21,7 +21,7 @@ COSTS = tuple(name for name in Measurement.model_fields if any(unit in name for 
 def judge(
     limits: Limits, measurement: Measurement, samples: pd.DataFrame, reference: pd.DataFrame
 ) -> tuple[Judgement, ...]:
-    """Judge one measurement; a measurement that failed is judged by nothing, one that was stopped early by quality alone.
+    """Judge one measurement: by nothing if it failed, by quality alone if it was stopped early.
 
     Args:
         limits: what is asked for.

@@ -102,7 +102,7 @@ class _Table:
     def draws(self, part: tuple[str, str] | None) -> np.ndarray:
         """Return the first value of every image in a slice, (policies, images)."""
         samples = self.samples if part is None else in_slice(self.samples, part)
-        return self.values[samples.drop_duplicates("cluster").index].to_numpy()
+        return np.asarray(self.values[samples.drop_duplicates("cluster").index])
 
 
 class Course:
