@@ -84,4 +84,4 @@ def racing_result(
     saved = [
         1 - part / all_ if all_ else 0.0 for part, all_ in ((done.branches, whole.branches), (done.total, whole.total))
     ]
-    return RacingResult(confidence, stopped, len(measurements), *saved)
+    return RacingResult(confidence, stopped, len(measurements), *map(float, saved))
