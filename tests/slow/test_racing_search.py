@@ -86,6 +86,7 @@ def test_what_was_raced_out_says_so_everywhere(raced: tuple[Path, SearchResult, 
     assert result.policies.tasks["easy_vqa_shape"].measured["racing"]["stopped"] == study.racing.stopped  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_looser_limits_name_those_they_need_and_score_only_what_is_missing(
     raced: tuple[Path, SearchResult, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +118,7 @@ def test_looser_limits_name_those_they_need_and_score_only_what_is_missing(
     assert len(searched) == len(set(searched))
 
 
+@pytest.mark.slow
 def test_a_sampler_races_too(tmp_path: Path) -> None:
     result, output = search(
         tmp_path, TIGHT, "space=prune_withdraw", "sampler=tpe", "sampler.trials=24", "sampler.batch=8"
