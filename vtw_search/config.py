@@ -114,6 +114,18 @@ class SamplerConfig(Group):
     batch: Count = 16
 
 
+class RacingSettings(Group):
+    """Where candidates that surely break a limit stop early.
+
+    Attributes:
+        above: race where the space has more policies than this; None never races.
+        confidence: a candidate within all of its limits is stopped with probability 1 - confidence at most.
+    """
+
+    above: Annotated[int, Field(ge=0)] | None = 200
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+
+
 class ProfileSettings(Group):
     """How often prefills are timed, after a warm-up until they settle; 0 repeats count macs only."""
 
@@ -176,6 +188,7 @@ class SearchConfig(Group):
     limits: LimitSettings = LimitSettings()
     space: SpaceSettings = SpaceSettings()
     sampler: SamplerConfig = SamplerConfig()
+    racing: RacingSettings = RacingSettings()
     profile: ProfileSettings = ProfileSettings()
     tracking: TrackingSettings = TrackingSettings()
     storage: StorageSettings = StorageSettings()

@@ -34,8 +34,10 @@ from vtw_search.search.ledger import HoldoutLedger
 from vtw_search.search.limits import Limits, limits_for_task
 from vtw_search.search.noise import noise_floor
 from vtw_search.search.objective import objective_of
-from vtw_search.search.reach import check_names, check_reach, reach, reach_text
+from vtw_search.search.racing import Racing
+from vtw_search.search.reach import check_names, check_reach, reach, reach_text, slices_in
 from vtw_search.search.sampling import SamplerSettings, explore
+from vtw_search.search.saving import saving
 from vtw_search.search.space import Space, candidates_of, make_space
 from vtw_search.search.storage import Storage, make_storage
 from vtw_search.search.study import SEARCH_SPLITS, Study, StudySettings
@@ -164,8 +166,9 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
     examination = Examination(study, HoldoutLedger(Path(config.runs)), config.search_name)
     noise = noise_of(config, study, limits)
     objective = objective_of(limits.prefer, limits.weights)
-    candidates = candidates or _explored(config, study, prepared.space, limits)
-    store = study.measure(candidates)
+    racing = racing_of(prepared, study, limits)
+    candidates = candidates or _explored(config, study, prepared.space, limits, racing)
+    store = study.measure(candidates, racing)
     answer = choose(judged_rows(store, candidates, limits), objective)
     prepared.storage.patience.call(
         partial(record_trials, prepared.storage.studies, name, answer.rows, limits, study.identity(SEARCH_SPLITS))
@@ -196,6 +199,7 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
         confirmation=confirmation,
         noise=noise,
         baselines=baselines,
+        racing=None if racing is None else saving(study, [row.measurement for row in answer.rows], racing),
     )
 
 
@@ -228,12 +232,21 @@ def _space(config: SearchConfig, loaded: LoadedModel) -> Space:
     return make_space(facts, asked.recipes, layers)
 
 
-def _explored(config: SearchConfig, study: Study, space: Space, limits: Limits) -> list[Policy]:
+def racing_of(prepared: Prepared, study: Study, limits: Limits) -> Racing | None:
+    """Return the races of one task's candidates; None in a small space, whose tables and curves are then complete."""
+    config = prepared.config
+    if config.racing.above is None or prepared.space.size <= config.racing.above:
+        return None
+    samples = [sample for split in SEARCH_SPLITS for sample in study.splits[split]]
+    return Racing(limits, config.racing.confidence, tuple(slices_in(samples)))
+
+
+def _explored(config: SearchConfig, study: Study, space: Space, limits: Limits, racing: Racing | None) -> list[Policy]:
     """Return the candidates of one task: all of a small space, or what a sampler has measured of a large one."""
     settings = sampler_settings(config, space)
     if settings is None:
         return candidates_of(space)
-    return explore(space, settings, space.defaults(), partial(judged, study, limits))
+    return explore(space, settings, space.defaults(), partial(judged, study, limits, racing))
 
 
 def sampler_settings(config: SearchConfig, space: Space, worker: int = 0) -> SamplerSettings | None:
@@ -245,10 +258,10 @@ def sampler_settings(config: SearchConfig, space: Space, worker: int = 0) -> Sam
     return SamplerSettings(name, sampler.trials, sampler.batch, config.seed + worker)
 
 
-def judged(study: Study, limits: Limits, policies: Sequence[Policy]) -> list[Row]:
+def judged(study: Study, limits: Limits, racing: Racing | None, policies: Sequence[Policy]) -> list[Row]:
     """Measure policies, and keep-all, and return their judged rows."""
     wanted = list(dict.fromkeys([Policy.keep_all(), *policies]))
-    return judged_rows(study.measure(wanted), wanted, limits)
+    return judged_rows(study.measure(wanted, racing), wanted, limits)
 
 
 def _study_settings(config: SearchConfig, name: str) -> StudySettings:

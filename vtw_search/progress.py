@@ -59,3 +59,7 @@ class WorkProgress:
             self._printed = now
             left = (now - self._began) / max(1, self._done - self._first) * (self._total - self._done)
             self.console.print(f"{self._description}: {self._done}/{self._total}, {left:.0f} s left", highlight=False)
+
+    def note(self, text: str) -> None:
+        """Say something once, above the bar."""
+        self.console.print(text, highlight=False)

@@ -30,6 +30,8 @@ RECORDS_VERSION = 2
 OUT_OF_MEMORY, TIMED_OUT = "out of memory", "timed out"
 # How failures begin that another try may not meet.
 TRANSIENT = (OUT_OF_MEMORY, TIMED_OUT)
+# What identifies a sample record within a store.
+KEY = ["policy", "split", "sample"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Measurement(BaseModel):
         task, policy: what was measured.
         layer: K; the number of decoder layers for keep-all.
         failure: why there are no numbers, or None.
+        stopped: why it was not measured on all samples (racing), or None. It is no answer, whatever its numbers say.
         calibration_samples, selection_samples: how many samples the means are over.
         kl_*: over calibration. `_low`, `_high`: 95 % bootstrap interval of the mean.
         accuracy*, agreement: over selection. `accuracy_drop` is reference minus candidate, paired by sample.
@@ -90,6 +93,7 @@ class Measurement(BaseModel):
     policy: Policy
     layer: int
     failure: str | None = None
+    stopped: str | None = None
     calibration_samples: int = 0
     selection_samples: int = 0
     kl_answer_nats: float | None = None
@@ -125,6 +129,11 @@ class Measurement(BaseModel):
     latency_repeats: int | None = None
     latency_problems: str | None = None
 
+    @property
+    def complete(self) -> bool:
+        """Whether there are numbers over all samples."""
+        return self.failure is None and self.stopped is None
+
 
 class RecordStore:
     """The records of one identity: sample shards and measurements, only ever added to.
@@ -152,19 +161,18 @@ class RecordStore:
         """Store records as one shard."""
         keys = sorted((record.policy, record.split, record.sample) for record in records)
         name = hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:24]
-        frame = pd.DataFrame([asdict(record) for record in records]).astype(_COLUMN_TYPES)
+        frame = frame_of(records)
         write_atomically(self.folder / f"samples-{name}.parquet", lambda path: frame.to_parquet(path, index=False))
 
     def samples(self) -> pd.DataFrame:
         """Return all sample records, one row per (policy, split, sample), in a fixed order."""
         shards = [self._read(path) for path in sorted(self.folder.glob("samples-*.parquet"))]
         if not shards:
-            return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in _COLUMN_TYPES.items()})
-        key = ["policy", "split", "sample"]
+            return frame_of([])
         rows = pd.concat(shards, ignore_index=True)
         # A success counts before a failure that was tried again.
         rows = rows.iloc[rows["failure"].notna().to_numpy(dtype=bool).argsort(kind="stable")]
-        return rows.drop_duplicates(key).sort_values(key, ignore_index=True)
+        return rows.drop_duplicates(KEY).sort_values(KEY, ignore_index=True)
 
     def _read(self, path: Path) -> pd.DataFrame:
         try:
@@ -181,12 +189,15 @@ class RecordStore:
             write_text_atomically(self._measurements, "\n".join(lines) + "\n")
 
     def measurements(self) -> dict[str, Measurement]:
-        """Return the measurements by policy digest; the first of a policy counts, a success before a failure."""
+        """Return the measurements by policy digest.
+
+        The first complete one counts; without one, the last that failed or was stopped.
+        """
         found: dict[str, Measurement] = {}
         for line in _complete_lines(self._measurements):
             measurement = Measurement.model_validate_json(line)
             known = found.get(measurement.policy.digest())
-            if known is None or (known.failure and not measurement.failure):
+            if known is None or not known.complete:
                 found[measurement.policy.digest()] = measurement
         return found
 
@@ -195,6 +206,11 @@ _COLUMN_TYPES = {
     field.name: {"int": "int64", "float | None": "float64", "bool | None": "boolean"}.get(str(field.type), "string")
     for field in fields(SampleRecord)
 }
+
+
+def frame_of(records: Sequence[SampleRecord]) -> pd.DataFrame:
+    """Return records as a table with the columns of the store."""
+    return pd.DataFrame([asdict(record) for record in records], columns=list(_COLUMN_TYPES)).astype(_COLUMN_TYPES)
 
 
 def _digest_of(content: dict[str, Any]) -> str:

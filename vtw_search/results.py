@@ -46,7 +46,8 @@ class Row:
 
     Attributes:
         measurement: the numbers.
-        judgements: one per limit; empty for a measurement that failed.
+        judgements: one per limit; empty for a measurement that failed. Of one that was stopped early, only the limits
+            on quality that it was measured for.
         on_front: feasible, and no other feasible row is at least as good in accuracy and macs and better in one.
         chosen: this is the study's answer.
     """
@@ -58,14 +59,17 @@ class Row:
 
     @property
     def feasible(self) -> bool:
-        """Whether every limit holds; a failed measurement is never feasible."""
-        return self.measurement.failure is None and all(judgement.holds for judgement in self.judgements)
+        """Whether every limit holds; a measurement that failed or was stopped early is never feasible."""
+        return self.measurement.complete and all(judgement.holds for judgement in self.judgements)
 
     @property
     def status(self) -> str:
-        """`feasible`, the limits that failed, or why there are no numbers."""
-        if self.measurement.failure is not None:
-            return f"failed: {self.measurement.failure}"
+        """`feasible`, the limits that failed, or why there are no numbers or not all of them."""
+        own = self.measurement
+        if own.failure is not None:
+            return f"failed: {own.failure}"
+        if own.stopped is not None:
+            return f"raced out after {own.calibration_samples} + {own.selection_samples} samples: {own.stopped}"
         return "; ".join(judgement.text for judgement in self.judgements if not judgement.holds) or "feasible"
 
 
@@ -187,6 +191,31 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class RacingResult:
+    """What racing did in a study.
+
+    Attributes:
+        confidence: a candidate within all of its limits is stopped with probability 1 - confidence at most.
+        stopped, candidates: how many of how many were stopped early.
+        branch_work_saved: share of the candidates' layer-tokens that was not needed.
+        work_saved: the same with the reference passes included.
+    """
+
+    confidence: float
+    stopped: int
+    candidates: int
+    branch_work_saved: float
+    work_saved: float
+
+    @property
+    def text(self) -> str:
+        """The result for people."""
+        saved = f"saved {self.branch_work_saved:.0%} of the branch work, {self.work_saved:.0%} of all layer-tokens"
+        risk = f"a candidate within its limits is stopped with probability {1 - self.confidence:.2g} at most"
+        return f"racing stopped {self.stopped} of {self.candidates} candidates early and {saved}; {risk}"
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """One task of a search.
 
@@ -202,6 +231,7 @@ class StudyResult:
         confirmation: the tests of the finalists; None if the limits ask for no confidence.
         baselines: what the chosen policy has to beat; empty for keep-all.
         noise: per variation of the run (dtype, attention, batch), the KL that it causes without any policy.
+        racing: what racing saved; None without it.
     """
 
     task: str
@@ -215,3 +245,4 @@ class StudyResult:
     confirmation: Confirmation | None = None
     noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     baselines: tuple[Baseline, ...] = ()
+    racing: RacingResult | None = None

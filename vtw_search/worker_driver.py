@@ -24,6 +24,7 @@ from vtw_search.driver import (
     limits_of,
     noise_of,
     prepare,
+    racing_of,
     sampler_settings,
     search_folder,
 )
@@ -86,14 +87,14 @@ def _share(prepared: Prepared, study: Study, team: Team) -> list[Policy]:
 
 
 def _explore(prepared: Prepared, study: Study, settings: SamplerSettings, limits: Limits, team: Team) -> list[Policy]:
-    seeds = prepared.space.defaults()
+    seeds, racing = prepared.space.defaults(), racing_of(prepared, study, limits)
     study.score_together([Policy.keep_all(), *seeds], team)
     decisive = [study.identity(SEARCH_SPLITS), limits.as_dict(), settings.name, dict(prepared.space.values)]
     name = f"{prepared.config.search_name}: exploring {study.settings.task} {_digest(decisive)}"
     with team.turn("choose"):
         board = Board(name, prepared.storage.studies, prepared.space, team)
     return explore_together(
-        prepared.space, settings, seeds, partial(judged, _untimed(study, limits), limits), board, team
+        prepared.space, settings, seeds, partial(judged, _untimed(study, limits), limits, racing), board, team
     )
 
 

@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from experiments.limit_simulations.values import PATH
 from vtw_search.evaluation.bounds import rejects_mean, share_upper_bound
 from vtw_search.evaluation.paired import drop_p_value
 from vtw_search.evaluation.sequential import Race
+from vtw_search.policies import Policy
+from vtw_search.search.limits import Limits
+from vtw_search.search.racing import Racing
 
 LEVEL, REPETITIONS, COUNTS = 0.95, 2000, (200, 600)
 CAPS_NATS = (0.1, 2.0)
@@ -125,6 +129,40 @@ def kl_cells(law: Law, count: int) -> Iterator[Cell]:
     mean = law.capped_mean(np.inf)
     upper = bootstrap_bounds(values)
     yield Cell(law.name, count, "naive bootstrap, E[KL]", mean, *(int((upper <= f * mean).sum()) for f in (1, 2)))
+
+
+def wired_cells(law: Law, count: int, loss: float = 0.04, gain: float = 0.02) -> Iterator[Cell]:
+    """Yield the line of racing as a search runs it: every repetition is a policy, and all its limits are just reached.
+
+    It is raced on `count` images for KL and as many for scores, against its mean KL, its share of KL above the cap and
+    its drop at once; a stop at any look, by any of the three, is wrong.
+    """
+    name, cap = f"{law.name}; {loss:.0%} lost, {gain:.0%} won", CAPS_NATS[0]
+    rng, mean, tail = _generator(name, count), law.capped_mean(cap), law.exceedance(cap)
+    drops = rng.choice([1.0, -1.0, 0.0], (REPETITIONS, count), p=[loss, gain, 1 - loss - gain])
+    frame = pd.concat([_records("calibration", law.draw(rng, count)), _records("selection", drops)])
+
+    def stops(factor: float) -> int:
+        limits = Limits(
+            factor * mean, "answer", "reference_candidate", accuracy_drop=factor * (loss - gain), kl_cap_nats=cap,
+            kl_tail=factor * tail if tail else None,
+        )  # fmt: skip
+        return len(Racing(limits, LEVEL).stopped(frame))
+
+    yield Cell(name, count, "racing as a search runs it, all limits", mean, stops(1), stops(0.5))
+
+
+def _records(split: str, values: np.ndarray) -> pd.DataFrame:
+    """Return (policies, images) values as records, KL and lost score alike, with a keep-all that has neither."""
+    policies, images = values.shape
+    names = [Policy.keep_all().digest(), *(f"policy {number}" for number in range(policies))]
+    table = np.vstack([np.zeros(images), values]).ravel()
+    return pd.DataFrame({
+        "policy": np.repeat(np.array(names, dtype=object), images), "split": split,
+        "position": np.tile(np.arange(images), policies + 1),
+        "cluster": np.tile(np.array([f"image {number}" for number in range(images)], dtype=object), policies + 1),
+        "slices": "{}", "kl_answer_nats": table, "score": -table,
+    })  # fmt: skip
 
 
 def cluster_cells(count: int, questions: int = 5) -> Iterator[Cell]:

@@ -36,7 +36,7 @@ Point = tuple[float, float]
 def search(recipe: str, runs: str, tasks: Sequence[str]) -> dict[str, StudyResult]:
     """Search one recipe's space on the tasks, by multiply-adds alone and without tests; returns results by task."""
     config = load_config(
-        f"space={recipe}", f"task=[{','.join(tasks)}]", "sampler=auto", f"sampler.trials={TRIALS}",
+        f"space={recipe}", f"task=[{','.join(tasks)}]", "sampler=auto", "racing.above=null", f"sampler.trials={TRIALS}",
         f"sampler.enumerate_up_to={TRIALS}",
         "profile=macs", "tracking=none", "limits.confidence=null", "noise.samples=0", f"runs={runs}",
         f"search=spaces-{recipe}", "samples.calibration=20", "samples.selection=100", "samples.holdout=20",

@@ -12,6 +12,7 @@ from experiments.limit_simulations.simulation import (
     kl_cells,
     kl_laws,
     most_allowed,
+    wired_cells,
 )
 
 KL_LAWS, DROP_LAWS = kl_laws(), drop_laws()
@@ -34,6 +35,14 @@ def test_limits_on_kl_are_rarely_accepted_when_they_only_just_break(law: Law, co
 def test_limits_on_accuracy_are_rarely_accepted_when_they_only_just_break(name: str, count: int) -> None:
     for cell in drop_cells(name, DROP_LAWS[name], count):
         assert cell.is_naive or cell.wrong <= most_allowed(), cell
+
+
+# 600 images of 2,000 policies are a table of 2.4 million rows.
+@pytest.mark.parametrize("count", [200, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("law", KL_LAWS, ids=lambda law: law.name)
+def test_racing_rarely_stops_what_is_within_all_of_its_limits(law: Law, count: int) -> None:
+    for cell in wired_cells(law, count):
+        assert cell.wrong <= most_allowed(), cell
 
 
 def test_the_naive_bootstrap_accepts_too_often() -> None:

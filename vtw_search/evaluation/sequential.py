@@ -38,11 +38,20 @@ class Race:
         Raises:
             EvidenceError: a value is missing, or below `low`.
         """
-        capped = np.minimum(checked(values, self.low, np.inf), self.high)
+        return "stop" if self.stops(checked(values, self.low, np.inf)) else "go on"
+
+    def stops(self, values: np.ndarray) -> np.ndarray:
+        """Return, for (..., n) values, whether each row is stopped at any of its looks, (...).
+
+        A row ends at its first NaN, so that rows of different lengths fit in one array.
+        """
+        capped = np.minimum(values, self.high)
         if self.limit <= self.low:
             # Nothing but `low` itself is allowed, so that one value decides; no finite bet would say it.
-            return "stop" if capped.max() > self.low else "go on"
-        return "stop" if self.evidence(capped).max() >= 1 else "go on"
+            decided = (capped > self.low) & (np.isnan(values).cumsum(axis=-1) == 0)
+        else:
+            decided = self.evidence(capped) >= 1
+        return np.asarray(decided.any(axis=-1))
 
     def evidence(self, values: np.ndarray) -> np.ndarray:
         """Return the gambler's log capital after each value of (..., n), in units of what a stop needs."""

@@ -20,7 +20,8 @@ def show_studies(console: Console, studies: Sequence[StudyResult], policy_file: 
         if study.confirmation is not None and study.confirmation.finalists:
             console.print(confirmation_table(study.confirmation))
         console.print(f"[bold]{study.task}[/]: {study.verdict}", highlight=False)
-        for line in (noise_text(study.noise), *map(baseline_text, study.baselines), holdout_text(study)):
+        raced = "" if study.racing is None else study.racing.text
+        for line in (raced, noise_text(study.noise), *map(baseline_text, study.baselines), holdout_text(study)):
             if line:
                 console.print(line, highlight=False)
     report = policy_file.parent / "report"

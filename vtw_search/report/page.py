@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,6 +48,7 @@ def front_page(result: StudyResult) -> str:
         rows="\n".join(_table_row(row) for row in result.rows),
         tests=tests_section(result.confirmation),
         limits=_settings("Limits", result.limits),
+        racing=_settings("Racing", asdict(result.racing) if result.racing else {}),
         noise=_settings("Noise floor of the KL, without any policy", _noise(result)),
         holdout=_settings("Chosen policy on the holdout split", result.holdout),
         identity=_settings("What identifies the measurements", result.identity),

@@ -32,6 +32,7 @@ $rows
 </table></div>
 $tests
 $limits
+$racing
 $noise
 $holdout
 $identity

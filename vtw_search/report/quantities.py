@@ -112,7 +112,9 @@ def samples_text(result: StudyResult) -> str:
     """Return how many samples the means are over."""
     kl_samples = max((row.measurement.calibration_samples for row in result.rows), default=0)
     accuracy_samples = max((row.measurement.selection_samples for row in result.rows), default=0)
-    return f"KL over {kl_samples} calibration samples, accuracy over {accuracy_samples} selection samples"
+    raced = sum(row.measurement.stopped is not None for row in result.rows)
+    fewer = f"; {raced} raced out, on fewer" if raced else ""
+    return f"KL over {kl_samples} calibration samples, accuracy over {accuracy_samples} selection samples{fewer}"
 
 
 def settings_text(settings: Sequence[tuple[str, Any]]) -> str:

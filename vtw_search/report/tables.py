@@ -109,6 +109,8 @@ def _time_text(row: Row) -> str:
 def _status(row: Row, broken: list[str]) -> Text:
     if row.measurement.failure is not None:
         return Text("failed", style="red")
+    if row.measurement.stopped is not None:
+        return Text("raced out", style="red")
     return Text(f"no: {', '.join(broken)}", style="red") if broken else Text("feasible", style="green")
 
 

@@ -35,7 +35,7 @@ class Evidence:
         """Return the part of a slice, such as ("digits", "4"); everything for None."""
         if wanted is None:
             return self
-        return replace(self, kl=_in_slice(self.kl, wanted), drops=_in_slice(self.drops, wanted))
+        return replace(self, kl=in_slice(self.kl, wanted), drops=in_slice(self.drops, wanted))
 
     def slices(self) -> list[tuple[str, str]]:
         """Return every slice that occurs, sorted."""
@@ -47,7 +47,8 @@ def slices_of(texts: Sequence[str]) -> list[tuple[str, str]]:
     return sorted({pair for text in set(texts) for pair in json.loads(text).items()})
 
 
-def _in_slice(rows: pd.DataFrame, wanted: tuple[str, str]) -> pd.DataFrame:
+def in_slice(rows: pd.DataFrame, wanted: tuple[str, str]) -> pd.DataFrame:
+    """Return the rows whose `slices` have a (name, value) pair."""
     name, value = wanted
     inside = {text: json.loads(text).get(name) == value for text in rows["slices"].unique()}
     return rows[rows["slices"].map(inside).astype(bool)]

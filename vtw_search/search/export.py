@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from vtw_search.evaluation.splits import SPLITS, Splits
@@ -57,4 +58,5 @@ def _tested(study: StudyResult) -> dict[str, dict[str, Any]]:
         for each in study.baselines
     }  # fmt: skip
     tested |= {"noise_floor": dict(study.noise)} if study.noise else {}
+    tested |= {"racing": asdict(study.racing)} if study.racing else {}
     return tested | ({"baselines": baselines} if baselines else {})

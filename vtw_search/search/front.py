@@ -24,7 +24,7 @@ def worth_timing(measurements: Sequence[Measurement]) -> set[str]:
     Whatever the limits are, the front they leave is among these: a policy that beats another one in all of them is
     feasible wherever the other one is.
     """
-    costs = {row.policy.digest(): _costs(row) for row in measurements if row.failure is None and row.macs is not None}
+    costs = {row.policy.digest(): _costs(row) for row in measurements if row.complete and row.macs is not None}
     keep_all = {row.policy.digest() for row in measurements if row.policy.is_keep_all}
     return keep_all | {name for name, own in costs.items() if not any(_beats(each, own) for each in costs.values())}
 
@@ -70,7 +70,7 @@ def _preference(row: Row) -> tuple[float, float, float, int]:
 
 def least_infeasible(rows: Sequence[Row]) -> Row | None:
     """Return the row that breaks its worst limit by the smallest multiple of that limit; None if no row broke one."""
-    broken = [row for row in rows if row.measurement.failure is None and not row.feasible]
+    broken = [row for row in rows if any(not judgement.holds for judgement in row.judgements)]
     return min(broken, key=lambda row: max(_relative_excess(row))) if broken else None
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from vtw_search.errors import ConfigError, EvidenceError, unknown_name
 from vtw_search.evaluation.statistics import Interval, bootstrap_interval, mean_interval, paired_difference_interval
 from vtw_search.records import Measurement
 from vtw_search.results import Judgement
-from vtw_search.search.evidence import Evidence, evidence_of
+from vtw_search.search.evidence import Evidence, evidence_of, slices_of
 from vtw_search.search.limits import Limits, QualityLimit
 
 # Columns of a measurement that are costs, so that a limit on them makes sense: told by the unit in their name.
@@ -19,7 +21,7 @@ COSTS = tuple(name for name in Measurement.model_fields if any(unit in name for 
 def judge(
     limits: Limits, measurement: Measurement, samples: pd.DataFrame, reference: pd.DataFrame
 ) -> tuple[Judgement, ...]:
-    """Judge one measurement; a measurement that failed is judged by nothing.
+    """Judge one measurement: by nothing if it failed, by quality alone if it was stopped early.
 
     Args:
         limits: what is asked for.
@@ -32,9 +34,21 @@ def judge(
     """
     if measurement.failure is not None:
         return ()
+    if measurement.stopped is not None:
+        return tuple(_judge_stopped(limits, samples, reference))
     evidence = evidence_of(samples, reference, limits, "calibration", "selection", binary=False)
     quality = (_judge_quality(limit, limits, evidence) for limit in limits.quality(evidence.slices()))
     return (*_judge_layer(limits, measurement), *quality, *judge_costs(limits, measurement))
+
+
+def _judge_stopped(limits: Limits, samples: pd.DataFrame, reference: pd.DataFrame) -> Iterator[Judgement]:
+    """Judge what there is of a candidate; slices that it did not get to are left out."""
+    there = reference.merge(samples[["split", "sample"]], validate="1:1")
+    evidence = evidence_of(samples, there, limits, "calibration", "selection", binary=False)
+    for limit in limits.quality(slices_of(reference["slices"])):
+        part = evidence.of_slice(limit.slice_)
+        if len(part.drops if limit.quantity == "drop" else part.kl):
+            yield _judge_quality(limit, limits, evidence)
 
 
 def _judge_layer(limits: Limits, measurement: Measurement) -> list[Judgement]:

@@ -23,10 +23,11 @@ def check_names(limits: Limits, samples: Sequence[Sample], timed: bool) -> None:
     """
     objective_of(limits.prefer, limits.weights)
     check_costs(limits, timed)
-    limits.quality(_slices(samples))
+    limits.quality(slices_in(samples))
 
 
-def _slices(samples: Sequence[Sample]) -> list[tuple[str, str]]:
+def slices_in(samples: Sequence[Sample]) -> list[tuple[str, str]]:
+    """Return the (name, value) pairs of slices that occur in samples, sorted."""
     return sorted({pair for sample in samples for pair in sample.slices.items()})
 
 
@@ -41,7 +42,7 @@ def reach(limits: Limits, samples: Sequence[Sample], level: float) -> list[Certi
     Raises:
         UnknownNameError: a slice is limited that does not occur in them.
     """
-    return [_best_case(limit, limits, samples, level) for limit in limits.quality(_slices(samples))]
+    return [_best_case(limit, limits, samples, level) for limit in limits.quality(slices_in(samples))]
 
 
 def _best_case(limit: QualityLimit, limits: Limits, samples: Sequence[Sample], level: float) -> Certifiable:

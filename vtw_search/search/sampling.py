@@ -135,4 +135,6 @@ def tell(study: optuna.Study, trial: optuna.Trial, row: Row | None) -> None:
         return
     for judgement in row.judgements:
         trial.set_constraint(judgement.limit, judgement.excess)
+    if row.measurement.stopped is not None:
+        trial.set_constraint("raced_out", 1.0)
     study.tell(trial, [float(row.measurement.accuracy or 0.0), float(row.measurement.macs or 0)])

@@ -22,6 +22,7 @@ from vtw_search.scorers import SCORERS
 from vtw_search.search.aggregate import holdout_numbers, measurement_of
 from vtw_search.search.front import worth_timing
 from vtw_search.search.profile import Profiler, profile_columns
+from vtw_search.search.racing import Course, Racing, brought_back, stopped_early
 from vtw_search.search.team import Team
 
 SEARCH_SPLITS = ("calibration", "selection")
@@ -39,6 +40,9 @@ class Progress(Protocol):
 
     def advance(self, units: int = 1) -> None:
         """Report finished units."""
+
+    def note(self, text: str) -> None:
+        """Say something once."""
 
 
 @dataclass(frozen=True)
@@ -85,23 +89,41 @@ class Study:
         profile = {"repeats": self.settings.repeats}
         return RecordStore.of_identity(self.settings.store, self.identity(splits), profile)
 
-    def measure(self, candidates: Sequence[Policy]) -> RecordStore:
-        """Bring the store up to date for `candidates` on calibration and selection."""
+    def measure(self, candidates: Sequence[Policy], racing: Racing | None = None) -> RecordStore:
+        """Bring the store up to date for `candidates`, keep-all among them, on calibration and selection.
+
+        With `racing`, what surely breaks a limit is not scored any further; its measurement says so. The first batch of
+        either split is scored always, so that every measurement has all of its numbers.
+        """
         store = self.store(SEARCH_SPLITS)
+        self._name_brought_back(store, candidates, racing)
         for split in SEARCH_SPLITS:
-            self._score(store, split, candidates)
-        self._profile(store, candidates)
+            self._score(store, split, candidates, racing)
+        self._profile(store, candidates, racing)
         return store
 
     def score_together(self, candidates: Sequence[Policy], team: Team) -> None:
-        """Bring the sample records of `candidates` up to date, with other workers; each takes batches of samples."""
+        """Bring the sample records of `candidates` up to date, with other workers; each takes batches of samples.
+
+        Nothing is raced: what a race stops depends on the batches before, which other workers are at.
+        """
         store = self.store(SEARCH_SPLITS)
         for split in SEARCH_SPLITS:
             starts = range(0, len(self.splits[split]), self.settings.batch_size)
             for start in team.each(starts, partial("{} {} {}".format, store.folder.name, split)):
                 self._score(store, split, candidates, only=start)
 
-    def _score(self, store: RecordStore, split: str, candidates: Sequence[Policy], only: int | None = None) -> None:
+    def _name_brought_back(self, store: RecordStore, candidates: Sequence[Policy], racing: Racing | None) -> None:
+        stopped = {digest for digest, row in store.measurements().items() if row.stopped is not None}
+        before = [policy for policy in candidates if policy.digest() in stopped]
+        again = Course(racing, store.samples(), [Policy.keep_all(), *before]).going_on(before) if before else []
+        if again:
+            self.progress.note(brought_back([policy.label() for policy in again]))
+
+    def _score(
+        self, store: RecordStore, split: str, candidates: Sequence[Policy], racing: Racing | None = None,
+        only: int | None = None,
+    ) -> None:  # fmt: skip
         """Score what is missing on a split, or on the batch that begins at `only`."""
         frame = store.samples()
         if only is None:
@@ -110,7 +132,7 @@ class Study:
             frame = frame[~frame["failure"].fillna("").str.startswith(TRANSIENT)]
         done = set(zip(frame["policy"], frame["split"], frame["sample"], strict=True))
         failed = set(frame.loc[frame["failure"].notna(), "policy"])
-        samples = self.splits[split]
+        samples, course = self.splits[split], Course(racing, frame, candidates)
         finished = sum((policy.digest(), split, sample.id) in done for policy in candidates for sample in samples)
         self.progress.start(f"{self.settings.task} {split}", len(candidates) * len(samples), finished)
         for start, batch in batches(samples, self.settings.batch_size):
@@ -121,6 +143,7 @@ class Study:
                 if any((policy.digest(), split, sample.id) not in done for sample in batch)
             ]  # fmt: skip
             alive = [policy for policy in missing if policy.digest() not in failed]
+            alive = course.going_on(alive) if start else alive
             self.progress.advance((len(missing) - len(alive)) * len(batch))
             if not alive:
                 continue
@@ -135,44 +158,50 @@ class Study:
                     records += found
                     self.progress.advance(len(batch))
             store.add_samples(records)
+            course.tell(records)
 
-    def _profile(self, store: RecordStore, candidates: Sequence[Policy]) -> None:
-        known = store.measurements()
-        frame = store.samples()
-        broken = set(frame.loc[frame["failure"].notna(), "policy"])
-        missing = [policy for policy in candidates if not _is_measured(policy, known, broken)]
+    def _profile(self, store: RecordStore, candidates: Sequence[Policy], racing: Racing | None) -> None:
+        known, frame = store.measurements(), store.samples()
+        early = stopped_early(racing, Course(racing, frame, candidates).frame, self.search_samples)
+        standing = _standing(known, frame, early)
+        missing = [policy for policy in candidates if policy.digest() not in standing]
         if not missing:
             return
         self.progress.start(f"{self.settings.task} profile", len(missing))
-        layers = self.loaded.facts.num_layers
-        profiler = self.profiler
-        reference_macs = profiler.macs(Policy.keep_all()).total
-        rows = [measurement_of(frame, self.settings.task, policy, layers) for policy in missing]
-        counts = {policy: _measured_counts(frame, policy) for policy in missing}
+        groups = {str(digest): group for digest, group in frame.groupby("policy")}
+        reference_macs = self.profiler.macs(Policy.keep_all()).total
+        counts = {policy: _measured_counts(groups[policy.digest()]) for policy in missing}
+        rows = [self._row(policy, groups, early.get(policy.digest())) for policy in missing]
         counted = [
-            row if row.failure else self._profiled(row, profiler, reference_macs, counts[row.policy], timed=False)
-            for row in rows
+            row if row.failure else self._profiled(row, reference_macs, counts[row.policy], timed=False) for row in rows
         ]
-        measured = [row for row in known.values() if row.policy in candidates and row.policy not in missing]
-        wanted = worth_timing([*measured, *counted])
+        wanted = worth_timing([*(known[policy.digest()] for policy in candidates if policy not in counts), *counted])
         for row in counted:
-            timed = row.failure is None and row.policy.digest() in wanted
-            if timed:
-                row = self._profiled(row, profiler, reference_macs, counts[row.policy], timed=True)
+            if row.complete and row.policy.digest() in wanted:
+                row = self._profiled(row, reference_macs, counts[row.policy], timed=True)
             store.add_measurement(row)
             self.progress.advance()
+
+    def _row(self, policy: Policy, groups: Mapping[str, pd.DataFrame], stopped: str | None) -> Measurement:
+        names = dict.fromkeys((Policy.keep_all().digest(), policy.digest()))
+        frame = pd.concat([groups[name] for name in names])
+        row = measurement_of(frame, self.settings.task, policy, self.loaded.facts.num_layers)
+        return row if row.failure else row.model_copy(update={"stopped": stopped})
+
+    @property
+    def search_samples(self) -> int:
+        """How many samples a candidate is scored on unless it is stopped."""
+        return sum(len(self.splits[split]) for split in SEARCH_SPLITS)
 
     @cached_property
     def profiler(self) -> Profiler:
         """The profiler on this task's selection samples."""
         return Profiler(self.loaded, self.splits["selection"], self.settings.repeats)
 
-    def _profiled(
-        self, row: Measurement, profiler: Profiler, reference_macs: int, counts: list[list[int]], *, timed: bool
-    ) -> Measurement:
+    def _profiled(self, row: Measurement, reference_macs: int, counts: list[list[int]], *, timed: bool) -> Measurement:
         try:
             with out_of_memory_is_a_failure():
-                profile = profiler.profile(row.policy, counts, timed=timed)
+                profile = self.profiler.profile(row.policy, counts, timed=timed)
                 return row.model_copy(update=profile_columns(profile, reference_macs))
         except CandidateError as error:
             return Measurement(task=row.task, policy=row.policy, layer=row.layer, failure=f"{error} while timed")
@@ -200,9 +229,9 @@ class Study:
         return holdout_numbers(store.samples(), policy)
 
 
-def _measured_counts(frame: pd.DataFrame, policy: Policy) -> list[list[int]]:
-    """Return, per selection sample with an image, how many visual tokens each stage left."""
-    own = frame[(frame["policy"] == policy.digest()) & (frame["split"] == "selection") & frame["failure"].isna()]
+def _measured_counts(records: pd.DataFrame) -> list[list[int]]:
+    """Return, per selection sample of a policy, how many visual tokens each stage left."""
+    own = records[(records["split"] == "selection") & records["failure"].isna()]
     return [json.loads(text) for text in own["visual_left"]]
 
 
@@ -220,7 +249,18 @@ def _require_success(records: Sequence[SampleRecord]) -> None:
         raise ModelError("keep-all must be measurable", value=failure, remedy=remedy)
 
 
-def _is_measured(policy: Policy, known: Mapping[str, Measurement], broken: set[str]) -> bool:
-    """Whether a measurement stands; a failed one does as long as its records failed too."""
-    measurement = known.get(policy.digest())
-    return measurement is not None and (measurement.failure is None or policy.digest() in broken)
+def _standing(known: Mapping[str, Measurement], frame: pd.DataFrame, early: Mapping[str, str]) -> set[str]:
+    """Return the digests whose measurement stands.
+
+    A failed one does as long as its records failed too, and one that was stopped early as long as it is stopped for the
+    same reason and has no more records.
+    """
+    broken, counts = set(frame.loc[frame["failure"].notna(), "policy"]), frame["policy"].value_counts()
+
+    def stands(digest: str, row: Measurement) -> bool:
+        if row.stopped is not None:
+            samples = row.calibration_samples + row.selection_samples
+            return row.stopped == early.get(digest) and samples == counts[digest]
+        return row.failure is None or digest in broken
+
+    return {digest for digest, row in known.items() if stands(digest, row)}

@@ -21,6 +21,8 @@ def record_trials(
 ) -> optuna.Study:
     """Store rows as trials of a study named after task, limits and identity; rows that are there are not added again.
 
+    What was stopped early is a pruned trial; if it is measured completely later, that is another one.
+
     A study belongs to one set of limits, because trials carry their constraints; other limits make another study from
     the same rows. Values are accuracy (to maximize) and macs (to minimize).
     """
@@ -38,21 +40,25 @@ def record_trials(
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names(["accuracy", "macs"])
     study.set_user_attr("limits", limits.as_dict())
-    known = {trial.user_attrs["policy"] for trial in study.get_trials(deepcopy=False)}
+    known = {
+        (trial.user_attrs["policy"], trial.state == TrialState.PRUNED) for trial in study.get_trials(deepcopy=False)
+    }
     highest = max(row.measurement.layer for row in rows)
     for row in rows:
-        if row.measurement.policy.digest() not in known:
+        if (row.measurement.policy.digest(), row.measurement.stopped is not None) not in known:
             study.add_trial(_trial(row, IntDistribution(0, highest)))
     return study
 
 
 def _trial(row: Row, layers: IntDistribution) -> FrozenTrial:
     measurement = row.measurement
-    failed = measurement.failure is not None
+    state = (
+        TrialState.FAIL if measurement.failure else TrialState.PRUNED if measurement.stopped else TrialState.COMPLETE
+    )
     numbers = measurement.model_dump(exclude={"policy", "task", "layer"}, exclude_none=True)
     return create_trial(
-        state=TrialState.FAIL if failed else TrialState.COMPLETE,
-        values=None if failed else [measurement.accuracy, measurement.macs],  # type: ignore[list-item]
+        state=state,
+        values=[measurement.accuracy, measurement.macs] if measurement.complete else None,  # type: ignore[list-item]
         params={"layer": measurement.layer},
         distributions={"layer": layers},
         user_attrs={"policy": measurement.policy.digest(), "label": measurement.policy.label(), **numbers},

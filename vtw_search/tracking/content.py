@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from vtw_search.results import Row, StudyResult
@@ -67,7 +67,9 @@ def _summary(result: StudyResult) -> dict[str, float]:
     chosen = numbers(dict(result.chosen.measurement))
     held_out = {f"holdout.{name}": value for name, value in numbers(result.holdout).items()}
     noise = {f"noise_floor.{name}": value for name, value in numbers(result.noise).items()}
-    return {name: chosen[name] for name in _SUMMARY if name in chosen} | _tested(result) | held_out | noise
+    racing = numbers({} if result.racing is None else asdict(result.racing))
+    raced = {f"racing.{name}": value for name, value in racing.items()}
+    return {name: chosen[name] for name in _SUMMARY if name in chosen} | _tested(result) | held_out | noise | raced
 
 
 def _tested(result: StudyResult) -> dict[str, float]:
@@ -88,6 +90,7 @@ def study_content(label: SearchLabel, result: StudyResult, shown: int, status: s
         "candidates": len(result.rows),
         "candidates_feasible": sum(row.feasible for row in result.rows),
         "candidates_failed": sum(row.measurement.failure is not None for row in result.rows),
+        "candidates_raced_out": sum(row.measurement.stopped is not None for row in result.rows),
         "candidates_on_front": sum(row.on_front for row in result.rows),
     }
     return RunContent(
