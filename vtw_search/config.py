@@ -153,6 +153,7 @@ class SearchConfig(Group):
     samples: SampleSettings = SampleSettings()
     noise: NoiseSettings = NoiseSettings()
     sweep: str | None = None
+    shared_default: bool = False
     model: ModelSettings
     tasks: Annotated[dict[str, TaskSettings], Field(min_length=1)]
     limits: LimitSettings = LimitSettings()

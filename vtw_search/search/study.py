@@ -50,6 +50,7 @@ class StudySettings:
         batch_size: samples per batch; part of the identity, since it changes floating-point results.
         repeats: timed rounds A B B A; 0 for none.
         store: folder that holds the records of all searches.
+        time_all: whether every candidate is timed, which limits and objectives on time need.
     """
 
     task: str
@@ -57,6 +58,7 @@ class StudySettings:
     batch_size: int
     repeats: int
     store: Path
+    time_all: bool = False
 
 
 class Study:
@@ -123,7 +125,7 @@ class Study:
         known = store.measurements()
         frame = store.samples()
         broken = set(frame.loc[frame["failure"].notna(), "policy"])
-        missing = [policy for policy in candidates if not _is_measured(policy, known, broken)]
+        missing = [policy for policy in candidates if not _is_measured(policy, known, broken, self.settings.time_all)]
         if not missing:
             return
         self.progress.start(f"{self.settings.task} profile", len(missing))
@@ -139,7 +141,7 @@ class Study:
         measured = [row for row in known.values() if row.policy in candidates and row.policy not in missing]
         wanted = worth_timing([*measured, *counted])
         for row in counted:
-            timed = row.failure is None and row.policy.digest() in wanted
+            timed = row.failure is None and (self.settings.time_all or row.policy.digest() in wanted)
             if timed:
                 row = self._profiled(row, profiler, reference_macs, counts[row.policy], timed=True)
             store.add_measurement(row)
@@ -203,7 +205,9 @@ def _require_success(records: Sequence[SampleRecord]) -> None:
         raise ModelError("keep-all must be measurable", value=failure, remedy=remedy)
 
 
-def _is_measured(policy: Policy, known: Mapping[str, Measurement], broken: set[str]) -> bool:
-    """Whether a measurement stands; a failed one does as long as its records failed too."""
+def _is_measured(policy: Policy, known: Mapping[str, Measurement], broken: set[str], timed: bool) -> bool:
+    """Whether a measurement stands, with its time if that is needed; a failed one does if its records failed too."""
     measurement = known.get(policy.digest())
-    return measurement is not None and (measurement.failure is None or policy.digest() in broken)
+    if measurement is None or measurement.failure is not None:
+        return measurement is not None and policy.digest() in broken
+    return measurement.latency_ms is not None or not timed
