@@ -12,7 +12,11 @@ from vtw_search.driver import run_search
 
 HERE = Path(__file__).parent
 # Picture in the report -> its name here.
-_PICTURES = {"curves.png": "curves.png", "digits_read/front.png": "front_digits_read.png", "transfer.png": "transfer.png"}
+_PICTURES = {
+    "curves.png": "curves.png",
+    "digits_read/front.png": "front_digits_read.png",
+    "transfer.png": "transfer.png",
+}
 
 
 def main() -> None:

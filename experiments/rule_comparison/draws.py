@@ -71,7 +71,7 @@ def first_within(kl: np.ndarray, eta: float, first: int) -> int:
 
 
 def draw(pool: Pool, number: int, count: int) -> np.ndarray:
-    """Return the places of `count` samples of a pool; the same number gives the same draw, a longer one begins alike."""
+    """Return the places of `count` samples of a pool; one number gives one draw, a longer one begins like it."""
     return np.random.default_rng([20261126, number]).permutation(len(pool.ids))[:count]
 
 

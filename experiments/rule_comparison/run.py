@@ -16,7 +16,14 @@ import pandas as pd
 
 from experiments.result import Claim, write_result
 from experiments.rule_comparison.draws import (
-    KL_SAMPLES, VTW_SAMPLES, Pool, Truth, choices, default_choices, policy_of, truth_of,
+    KL_SAMPLES,
+    VTW_SAMPLES,
+    Pool,
+    Truth,
+    choices,
+    default_choices,
+    policy_of,
+    truth_of,
 )  # fmt: skip
 from experiments.rule_comparison.picture import draw_comparison
 from vtw_search.config import SearchConfig, TaskSettings, load_config
@@ -68,7 +75,9 @@ def search(runs: str, name: str, *overrides: str) -> SearchResult:
     return run_search(load_config(f"runs={runs}", f"search=rule_comparison_{name}", "tracking=none", *overrides))
 
 
-def scored(store: RecordStore, loaded: LoadedModel, samples: Sequence[Sample], task: TaskSettings, size: int) -> pd.DataFrame:
+def scored(
+    store: RecordStore, loaded: LoadedModel, samples: Sequence[Sample], task: TaskSettings, size: int
+) -> pd.DataFrame:
     """Return the rows of every K on samples, in batches of `size`; those that are in the store are not scored again."""
     layers = loaded.facts.num_layers
     policies = [policy_of(layer, layers) for layer in range(layers, 0, -1)]
@@ -179,7 +188,9 @@ def claims_of(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Search by each rule, let the rules choose on drawn samples, and compare with the holdout."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", default="runs", help="folder of searches and rows; an interrupted run continues there")
+    parser.add_argument(
+        "--runs", default="runs", help="folder of searches and rows; an interrupted run continues there"
+    )
     parser.add_argument("--draws", type=int, default=50)
     parser.add_argument("--out", type=Path, default=HERE)
     asked = parser.parse_args(arguments)
@@ -202,9 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     details: dict[str, Any] = {
         "drops_on_the_holdout": {task: asdict(truth) for task, truth in truths.items()},
         "draws": {task: [asdict(each) for each in found] for task, found in outcomes.items()},
-        "verdicts": {
-            rule: {study.task: study.verdict for study in result.studies} for rule, result in results.items()
-        },
+        "verdicts": {rule: {study.task: study.verdict for study in result.studies} for rule, result in results.items()},
     }
     write_result(asked.out, config.seed, claims_of(results, truths, outcomes, config), details)
 

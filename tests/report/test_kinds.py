@@ -57,11 +57,16 @@ def mixed() -> StudyResult:
     rows = []
     for place, policy in enumerate(policies):
         layer = policy.stages[0].layer if policy.stages else 12
-        numbers = measure("t", 12 if not place else 3 + place, policy=policy, layer=layer)
+        numbers = measure("t", 12 if not place else 3 + place).model_copy(update={"policy": policy, "layer": layer})
         rows.append(Row(numbers, judge(numbers, kl_bound=1.0), chosen=place == 5, on_front=place in (4, 5)))
-    baselines = [Row(measure("t", layer, policy=policy), ()) for layer, policy in ((5, RANDOM), (6, POOLED))]
+    baselines = [
+        Row(measure("t", layer).model_copy(update={"policy": policy}), ())
+        for layer, policy in ((5, RANDOM), (6, POOLED))
+    ]
     result = result_of("t", rows)
-    return replace(result, baselines=(Baseline(baselines[0], 0.1, 0.05, 0.15), Baseline(baselines[1], 0.0, -0.02, 0.02)))
+    return replace(
+        result, baselines=(Baseline(baselines[0], 0.1, 0.05, 0.15), Baseline(baselines[1], 0.0, -0.02, 0.02))
+    )
 
 
 def test_kinds_have_colours_and_markers_of_their_own_and_a_legend(mixed: StudyResult) -> None:
@@ -116,7 +121,7 @@ def test_the_curve_over_k_has_withdrawals_alone(mixed: StudyResult) -> None:
 
 def test_the_page_has_a_group_per_kind_and_the_baselines_with_intervals(mixed: StudyResult) -> None:
     page = front_page(mixed)
-    for text in ("prune (text_to_visual) + withdraw", "baseline", "diamond", "-open"):
+    for text in ("chosen: prune (text_to_visual) + withdraw", "baseline", "triangle-up", "square"):
         assert text in page
     assert "+0.100</td><td>+0.050 to +0.150" in page
     assert "Baselines</h2>" in page

@@ -23,7 +23,7 @@ from vtw_search.search.objective import objective_of
 COUNT = 50
 Numbers = Mapping[str, float]
 
-# Preset -> which policies are allowed, and what the best of them has least of. Written down anew, not read from the YAML.
+# Preset -> which policies are allowed, and what the best of them has least of; written down anew, not read from YAML.
 PRESETS: dict[str, tuple[Callable[[Numbers], bool], Callable[[Numbers], tuple[float, ...]]]] = {
     "default": (lambda n: n["kl"] <= 0.01 and n["drop"] <= 0.02 and n["tail"] <= 0.05, lambda n: (n["macs"],)),
     "fastest_2_points": (lambda n: n["drop"] <= 0.02, lambda n: (n["latency_ratio"],)),

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.rule_comparison.draws import (
-    SPLITS, Pool, choices, default_choices, draw, first_within, policy_of, truth_of,
+    SPLITS,
+    Pool,
+    choices,
+    default_choices,
+    draw,
+    first_within,
+    policy_of,
+    truth_of,
 )  # fmt: skip
 from tests.search.records import LAYERS, records, row_of
 from vtw_search.evaluation.statistics import paired_difference_interval
@@ -70,7 +77,7 @@ def test_draws_are_reproducible_and_short_ones_begin_long_ones() -> None:
 def test_a_rare_divergence_is_missed_by_twenty_samples_as_often_as_chance_says() -> None:
     """One image in twenty diverges at every K below 9: 20 of 700 samples miss all of them with probability 0.357."""
     kl = [1.0 if n % 20 == 0 else 0.0 for n in range(COUNT)]
-    made = pool({layer: kl for layer in range(1, 9)}, {})
+    made = pool(dict.fromkeys(range(1, 9), kl), {})
     found = choices(made, "kl_first_reverse_nats", 20, 0.003, 5, draws=400)
     assert set(found) == {5, 9}
     assert found.count(5) / 400 == pytest.approx(0.352, abs=0.07)
@@ -79,7 +86,7 @@ def test_a_rare_divergence_is_missed_by_twenty_samples_as_often_as_chance_says()
 def test_the_default_search_on_drawn_samples_takes_what_it_can_certify() -> None:
     """K = 3 and 4 lose one answer in ten, all later layers none: 5 is the cheapest within the limits."""
     lost = [0.0 if n % 10 == 0 else 1.0 for n in range(COUNT)]
-    made = pool({}, {layer: lost for layer in range(1, 5)})
+    made = pool({}, dict.fromkeys(range(1, 5), lost))
     limits = Limits(0.01, "answer", "reference_candidate", accuracy_drop=0.02, kl_tail=0.05, confidence=0.95)
     assert list(default_choices(made, [limits], draws=2)) == [[5], [5]]
     assert sum(SPLITS.values()) <= COUNT

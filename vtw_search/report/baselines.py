@@ -10,8 +10,8 @@ from vtw_search.report.quantities import fixed
 from vtw_search.results import Baseline, StudyResult
 
 NOTE = (
-    "Random tokens at the macs of the chosen policy, and the grid poolings around them. Advantage: accuracy of the chosen "
-    "policy minus the baseline's, paired by sample of the selection split, with its 95 % interval."
+    "Random tokens at the macs of the chosen policy, and the grid poolings around them. Advantage: accuracy of the "
+    "chosen policy minus the baseline's, paired by sample of the selection split, with its 95 % interval."
 )
 _COLUMNS = ("baseline", "accuracy", "macs, % of all", "advantage of the chosen policy", "95 % interval")
 

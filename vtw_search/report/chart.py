@@ -77,7 +77,8 @@ def _add_kinds(figure: go.Figure, result: StudyResult) -> None:
             if points:
                 name = kind if group == _HOLDS else f"{kind}, {group}"
                 _add_points(figure, points, name, mark.color, symbol, 9, labelled=False)
-    _add_points(figure, _of_group(result, _CHOSEN), _CHOSEN, *_GROUPS[_CHOSEN], labelled=False)
+    chosen = f"{_CHOSEN}: {kinds.kind_of(result.chosen.measurement.policy)}"
+    _add_points(figure, _of_group(result, _CHOSEN), chosen, *_GROUPS[_CHOSEN], labelled=False)
 
 
 def _of_group(result: StudyResult, group: str) -> _Points:

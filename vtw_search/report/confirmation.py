@@ -61,7 +61,7 @@ def confirmation_frame(confirmation: Confirmation) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(names))
 
 
-def tests_section(confirmation: Confirmation | None, heading: str = "Tests") -> str:
+def tests_section(confirmation: Confirmation | None, heading: str) -> str:
     """Return the tests as a part of a page, every text escaped; nothing if none was asked for."""
     if confirmation is None:
         return ""

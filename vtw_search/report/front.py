@@ -42,8 +42,8 @@ def front_corners(result: StudyResult) -> list[_Point]:
 def front_figure(result: StudyResult) -> Figure:
     """Draw accuracy over multiply-adds, the front as steps, and the baselines.
 
-    Withdrawals are labelled with their K. Where other policies were searched, colour and marker say which operators act.
-    Rows without these numbers are named in a footnote.
+    Withdrawals are labelled with their K; where other policies were searched, colour and marker say which operators
+    act. Rows without these numbers are named in a footnote.
     """
     named = not kinds.by_layer(result) or bool(result.baselines)
     figure = drawing.blank_figure(
@@ -86,8 +86,10 @@ def _draw_baselines(axes: Axes, result: StudyResult) -> None:
     for shape, name in _BASELINES.items():
         own = [(x, y) for row, x, y in points if _baseline_shape(row) == shape]
         if own:
-            style = {"color": drawing.INK, "markersize": 8, "markeredgewidth": 1.8, "zorder": 5}
-            axes.plot(*zip(*own, strict=True), shape, label=f"baseline: {name}", **style)
+            axes.plot(
+                *zip(*own, strict=True), shape, label=f"baseline: {name}", color=drawing.INK, markersize=8,
+                markeredgewidth=1.8, zorder=5,
+            )  # fmt: skip
 
 
 _BASELINES = {"x": "random tokens", "+": "coarser grid"}

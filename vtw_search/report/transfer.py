@@ -75,7 +75,8 @@ def transfer_frame(sharing: Sharing) -> pd.DataFrame:
     return pd.DataFrame([
         {
             "policy_of": name, "policy": row.measurement.policy.label(), "measured_on": task,
-            "accuracy_drop": quantities.accuracy_drop(row).value, "accuracy_drop_low": quantities.accuracy_drop(row).low,
+            "accuracy_drop": quantities.accuracy_drop(row).value,
+            "accuracy_drop_low": quantities.accuracy_drop(row).low,
             "accuracy_drop_high": quantities.accuracy_drop(row).high, "kl_nats": quantities.kl(row).value,
             "macs_ratio": row.measurement.macs_ratio, "feasible": row.feasible, "status": row.status,
         }

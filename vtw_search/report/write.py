@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_report(
-    results: Sequence[StudyResult], folder: Path, sharing: Sharing | None = None
-) -> dict[str, list[Path]]:
+def write_report(results: Sequence[StudyResult], folder: Path, sharing: Sharing | None = None) -> dict[str, list[Path]]:
     """Write each task's `front.csv`, `front.html` and `front.png`, and what belongs to all of them.
 
     A task whose finalists were tested has `confirmation.csv` as well, one with baselines `baselines.csv`, and one with

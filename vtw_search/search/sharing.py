@@ -1,14 +1,15 @@
 """One policy for all tasks, what it costs, and how the policy of one task does on the others.
 
-Candidates are the union of what the tasks measured. Tasks with the same candidates need no further forward pass; where a
-sampler gave them different ones, a policy is scored on the missing tasks if it is within the limits of all those that
-measured it, because any other cannot be shared.
+Candidates are the union of what the tasks measured. Tasks with the same candidates need no further forward pass. Where
+a sampler gave them different ones, a policy is scored on the missing tasks if it is within the limits of all those that
+measured it; any other cannot be shared.
 
 The shared policy is tested on the confirmation split of every task, in one fixed sequence, and passes where the limits
 of all tasks hold. The hypothesis that is refuted says that some limit of some task is broken, a union; all tests at the
 full level make a test of that level (intersection-union test: Berger 1982, "Multiparameter hypothesis testing and
 acceptance sampling"; Berger and Hsu 1996, section 3), so that more tasks need no correction. They do need more power: a
-policy that is at the limit of two tasks passes less often.
+policy that is at the limit of two tasks passes less often. The same split has tested the policy of each task before;
+neither test chose the finalists of the other, and each holds its level by itself, not both together.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def _confirm(members: Sequence[Member], rows: Rows, allowed: Sequence[Policy]) -
 
 def _risk(members: Sequence[Member], rows: Rows, allowed: Sequence[Policy], level: float) -> dict[Policy, float]:
     """Return the largest risk of each policy over the tasks, as `confirmation.risks` defines it."""
-    found = {policy: 0.0 for policy in allowed}
+    found = dict.fromkeys(allowed, 0.0)
     for member in members:
         frame = member.study.store(SEARCH_SPLITS).samples()
         own = [rows[policy][member.task] for policy in allowed]
@@ -157,7 +158,7 @@ def _examined(
     members: Sequence[Member], rows: Rows, wanted: Sequence[Policy | None], allowed: Sequence[Policy]
 ) -> tuple[SharedPolicy | None, list[str]]:
     """Return the first wanted and allowed policy that runs on every holdout, and why those before it did not."""
-    failed = []
+    failed: list[str] = []
     for policy in wanted:
         if policy is None or policy not in allowed:
             continue

@@ -14,9 +14,7 @@ _MOST_ROWS = 40
 _MOST_TASKS = 8
 
 
-def search_note(
-    search: str, studies: Sequence[StudyResult], cut: Sequence[str], sharing: Sharing | None = None
-) -> str:
+def search_note(search: str, studies: Sequence[StudyResult], cut: Sequence[str], sharing: Sharing | None = None) -> str:
     """Return the table of tasks and chosen policies, what they share, and what MLflow cannot show."""
     rows = [(result.task, *_numbers(result.chosen), _holdout(result)) for result in studies[:_MOST_ROWS]]
     table = _table(("task", *_COLUMNS, "holdout accuracy"), rows) if rows else "No task is complete yet."
