@@ -16,6 +16,8 @@ from vtw_search.driver import SearchResult, run_search
 from vtw_search.evaluation.model import load_model
 from vtw_search.evaluation.tasks import load_pools
 
+pytestmark = pytest.mark.slow
+
 TASKS = ("easy_vqa_yesno", "digits_read")
 SMALL = (
     f"task=[{','.join(TASKS)}]", "tracking=none", "profile=macs", "model.device=cpu", "batch_size=10",
