@@ -85,8 +85,7 @@ def run_search(config: SearchConfig, console: Console | None = None) -> SearchRe
     tracker = _make_tracker(config, folder, console)
     _save_config(config, folder)
     certificate = model_certificate(loaded, folder, lambda text: console.print(text, highlight=False))
-    console.print(f"search [bold]{config.search_name}[/] in {folder}", highlight=False)
-    console.print(counts_text(splits), highlight=False)
+    console.print(f"search [bold]{config.search_name}[/] in {folder}\n{counts_text(splits)}", highlight=False)
     tracker.start(config.model_dump(mode="json"), command_line())
     try:
         with WorkProgress(console) as progress:
@@ -97,15 +96,21 @@ def run_search(config: SearchConfig, console: Console | None = None) -> SearchRe
             sharing = share(members) if len(members) > 1 or config.shared_default else None
         studies = tuple(member.result for member in members)
         origin = provenance(config.search_name, config.seed, loaded.identity)
-        default = sharing if config.shared_default else None
-        policies = policy_set(loaded.facts.fingerprint, studies, splits, origin, certificate, default)
+        policies = policy_set(
+            loaded.facts.fingerprint,
+            studies,
+            splits,
+            origin,
+            certificate,
+            sharing,
+            shared_default=config.shared_default,
+        )
         reports = write_report(studies, folder / "report", sharing)
         policy_file = save_policy(policies, folder / "policy.json")
         shared_file = save_shared(policies, sharing, folder / "policy_shared.json")
         for study in studies:
             tracker.log_study(study, [*reports[study.task], *sorted(Path(study.records).iterdir())])
-        if sharing is not None:
-            tracker.log_sharing(sharing)
+        tracker.log_sharing(sharing)
     except BaseException as error:
         tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise

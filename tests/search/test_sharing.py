@@ -41,6 +41,7 @@ class Task:
     limits: Limits = LIMITS
     confirmed: Mapping[int, int] = field(default_factory=dict)
     broken_holdouts: Sequence[int] = ()
+    known: set[int] = field(default_factory=set)
     measured: list[str] = field(default_factory=list)
     looked: list[str] = field(default_factory=list)
 
@@ -64,6 +65,7 @@ class Task:
 
     def member(self, layers: Sequence[int]) -> Member:
         """Return this task with a search that has measured `layers`, and keep-all."""
+        self.known = {LAYERS, *layers}
         answer = choose([self.row(layer) for layer in (LAYERS, *layers)])
         result = StudyResult(self.name, answer.rows, {}, answer.chosen, answer.verdict, {}, {}, "records")
         study = SimpleNamespace(
@@ -81,8 +83,8 @@ class Task:
         return pd.concat([self.frame(split, self.lost) for split in ("calibration", "selection")], ignore_index=True)
 
     def measure(self, policies: Sequence[Policy]) -> Any:
-        self.measured += [policy.label() for policy in policies if not policy.is_keep_all]
         layers = [policy.stages[0].layer if policy.stages else LAYERS for policy in policies]
+        self.measured += [policy_of(layer).label() for layer in layers if layer not in self.known]
         rows = {policy_of(layer).digest(): self.row(layer).measurement for layer in layers}
         return SimpleNamespace(measurements=lambda: rows, samples=lambda: self.searched, folder=Path())
 

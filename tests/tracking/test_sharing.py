@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.tracking.factory import make_measurement, make_row, make_study
-from vtw_search.policies import Policy
+from tests.tracking.factory import make_measurement, make_row, make_sharing, make_study
 from vtw_search.results import Baseline
 from vtw_search.tracking.content import SearchLabel, search_content, study_content
-from vtw_search.transfer import Price, SharedPolicy, Sharing
+from vtw_search.transfer import Sharing
 
 LABEL = SearchLabel("s", "key")
 NOTE = "mlflow.note.content"
@@ -18,14 +17,7 @@ NOTE = "mlflow.note.content"
 
 @pytest.fixture
 def sharing() -> Sharing:
-    needs = {"a": 3.0, "b|c": 5.0}
-    rows = {
-        layer: {task: make_row(make_measurement(task, layer, 8, need)) for task, need in needs.items()}
-        for layer in (5, 7)
-    }
-    prices = {"a": Price(100, 140, 200), "b|c": Price(140, 140, 200)}
-    shared = SharedPolicy(Policy.withdraw(7), rows[7], prices, {})
-    return Sharing({"a": rows[5], "b|c": rows[7]}, "one policy for all 2 tasks: withdraw@7", shared)
+    return make_sharing()
 
 
 def test_the_price_of_sharing_is_metrics(sharing: Sharing) -> None:

@@ -16,7 +16,8 @@ from vtw_search.transfer import SharedPolicy, Sharing
 
 def policy_set(
     model: ModelFingerprint, studies: Sequence[StudyResult], splits: Mapping[str, Splits],
-    provenance: Mapping[str, Any], certificate: Certificate | None = None, default: Sharing | None = None,
+    provenance: Mapping[str, Any], certificate: Certificate | None = None, sharing: Sharing | None = None, *,
+    shared_default: bool = False,
 ) -> PolicySet:  # fmt: skip
     """Return the policies of all tasks with their numbers; tasks that are not listed keep every token.
 
@@ -26,16 +27,17 @@ def policy_set(
         splits: of every task, for the digests of the data.
         provenance: who made this, with what.
         certificate: of a model whose family has no adapter of its own.
-        default: whose shared policy tasks that are not listed get instead; its evidence goes into the provenance.
+        sharing: one policy for all tasks, which has looked at the holdouts as well.
+        shared_default: whether tasks that are not listed get that one; its evidence goes into the provenance.
     """
-    ledger = {study.task: study.holdout["evaluations_of_this_holdout"] for study in studies}
     tasks = {study.task: _task_policy(study, splits[study.task]) for study in studies}
-    shared = None if default is None else default.shared
-    origin = {**provenance, "holdout_ledger": ledger}
-    if default is not None:
-        origin["default"] = {name: value for name, value in default.as_dict().items() if name != "transfer"}
+    shared = None if sharing is None else sharing.shared
+    looked = {study.task: study.holdout for study in studies} if shared is None else shared.holdout
+    origin = {**provenance, "holdout_ledger": _looks(looked)}
+    if sharing is not None and shared_default:
+        origin["default"] = {name: value for name, value in sharing.as_dict().items() if name != "transfer"}
     return PolicySet(
-        model=model, default=Policy.keep_all() if shared is None else shared.policy, tasks=tasks,
+        model=model, default=shared.policy if shared is not None and shared_default else Policy.keep_all(), tasks=tasks,
         certificate=certificate, provenance=origin,
     )  # fmt: skip
 
@@ -57,9 +59,12 @@ def shared_policy_set(policies: PolicySet, sharing: Sharing, shared: SharedPolic
         )
         for task, own in policies.tasks.items()
     }
-    ledger = {task: numbers["evaluations_of_this_holdout"] for task, numbers in shared.holdout.items()}
-    origin = {**policies.provenance, "holdout_ledger": ledger}
-    return policies.model_copy(update={"default": shared.policy, "tasks": tasks, "provenance": origin})
+    return policies.model_copy(update={"default": shared.policy, "tasks": tasks})
+
+
+def _looks(holdouts: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Return how often each task's holdout was looked at by then."""
+    return {task: int(numbers["evaluations_of_this_holdout"]) for task, numbers in holdouts.items()}
 
 
 def save_shared(policies: PolicySet, sharing: Sharing | None, path: Path) -> list[Path]:

@@ -83,12 +83,12 @@ def _rows(members: Sequence[Member], policies: Sequence[Policy]) -> Rows:
 
 
 def _rows_of(member: Member, wanted: Sequence[Policy]) -> dict[Policy, Row]:
-    known = {row.measurement.policy: row for row in member.result.rows}
+    # What is feasible was measured on every sample; of anything else, samples may be missing.
+    known = {row.measurement.policy: row for row in member.result.rows if row.feasible}
     missing = [policy for policy in wanted if policy not in known]
     if missing:
-        asked = [Policy.keep_all(), *missing]
-        rows = judged_rows(member.study.measure(asked), asked, member.limits)
-        known |= {row.measurement.policy: row for row in rows[1:]}
+        asked = list(dict.fromkeys([Policy.keep_all(), *missing]))
+        known |= zip(asked, judged_rows(member.study.measure(asked), asked, member.limits), strict=True)
     return known
 
 

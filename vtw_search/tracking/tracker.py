@@ -19,7 +19,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class Tracker(Protocol):
-    """Follows one search: `start`, then `log_study` per task, `log_sharing` where there are several, then `finish`."""
+    """Follows one search: `start`, then `log_study` per task, `log_sharing`, then `finish`."""
 
     def start(self, config: Mapping[str, Any], command: str) -> None:
         """Begin, or go on with, the run of the search; `config` is the resolved configuration."""
@@ -27,8 +27,8 @@ class Tracker(Protocol):
     def log_study(self, result: StudyResult, artifacts: Sequence[Path] = ()) -> None:
         """Log a task's result, its candidates and its files; logging it again updates it."""
 
-    def log_sharing(self, sharing: Sharing) -> None:
-        """Log how the tasks' policies do on each other's tasks, and one policy for all."""
+    def log_sharing(self, sharing: Sharing | None) -> None:
+        """Log how the tasks' policies do on each other's tasks, and one policy for all; nothing for a single task."""
 
     def finish(self, status: Status, artifacts: Sequence[Path] = ()) -> None:
         """Log the search's own files and how it ended."""
@@ -43,7 +43,7 @@ class NoTracker:
     def log_study(self, result: StudyResult, artifacts: Sequence[Path] = ()) -> None:
         """Do nothing."""
 
-    def log_sharing(self, sharing: Sharing) -> None:
+    def log_sharing(self, sharing: Sharing | None) -> None:
         """Do nothing."""
 
     def finish(self, status: Status, artifacts: Sequence[Path] = ()) -> None:
@@ -89,8 +89,8 @@ class MlflowTracker:
         """Log a task's result, its candidates and its files."""
         self._attempt(lambda: self._started().add_study(result, artifacts))
 
-    def log_sharing(self, sharing: Sharing) -> None:
-        """Log how the tasks' policies do on each other's tasks, and one policy for all."""
+    def log_sharing(self, sharing: Sharing | None) -> None:
+        """Log how the tasks' policies do on each other's tasks, and one policy for all; nothing for a single task."""
         self._attempt(lambda: self._started().add_sharing(sharing))
 
     def finish(self, status: Status, artifacts: Sequence[Path] = ()) -> None:

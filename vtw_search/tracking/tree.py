@@ -78,7 +78,7 @@ class SearchTree:
         self._studies[result.task] = result
         self._store.write(self._store.run(self._parent), self._content("RUNNING"))
 
-    def add_sharing(self, sharing: Sharing) -> None:
+    def add_sharing(self, sharing: Sharing | None) -> None:
         """Write what the tasks share to the parent run."""
         self._sharing = sharing
         self._store.write(self._store.run(self._parent), self._content("RUNNING"))
