@@ -23,7 +23,8 @@ def main() -> None:
     """Search all tasks with the default limits, and keep the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", default="runs", help="folder of searches; an interrupted run continues there")
-    result = run_search(load_config(f"runs={parser.parse_args().runs}", "search=layer_curves", "tracking=none"))
+    overrides = (f"runs={parser.parse_args().runs}", "search=layer_curves", "tracking=none", "profile=macs")
+    result = run_search(load_config(*overrides))
     claims, details = [], {}
     for study in result.studies:
         chosen, holdout = study.chosen.measurement, study.holdout

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _LINE_INCHES, _COLUMN_INCHES, _LABEL_INCHES = 0.78, 1.7, 2.2
 _NOTES = (
-    "Cells: accuracy drop, KL in nats and macs of keep-all on the samples that the search saw. Colour: the drop, full "
-    "from 0.1 on. Framed and bold: a limit of that task is broken.",
+    "Cells: accuracy drop, KL in nats and share of keep-all's macs, on the samples that the search saw. Colour: the "
+    "drop, full from 0.1 on. Framed and bold: a limit of that task is broken.",
 )
 
 

@@ -16,7 +16,7 @@ from vtw_search.report.quantities import fixed
 from vtw_search.results import Row
 from vtw_search.transfer import Price, Sharing
 
-NOTE = "accuracy drop, KL in nats and macs of keep-all on the samples that the search saw, by the limits of that task"
+NOTE = "Accuracy drop, KL in nats and share of keep-all's macs on what the search saw, by the limits of that task"
 _HOT = 0.1  # an accuracy drop from here on has the full colour
 _LABEL = 28
 
