@@ -46,6 +46,8 @@ def test_presets_of_limits_say_what_their_names_promise() -> None:
     assert (budget.at_most, budget.prefer) == ({"macs_ratio": 0.5}, ["accuracy_drop", "kl_answer_nats"])
     assert load_config("limits=first_token_200ms").limits.at_most == {"latency_ms": 200}
     assert load_config("limits=weighted").limits.weights == {"macs_ratio": 1.0, "accuracy_drop": 10.0}
+    memory = load_config("limits=kv_30_percent").limits
+    assert (memory.at_most, memory.prefer) == ({"cache_ratio": 0.3}, ["accuracy_drop", "kl_answer_nats"])
     assert load_config("limits=vtw_paper").limits.confidence is None
 
 

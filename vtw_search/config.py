@@ -183,6 +183,7 @@ class SearchConfig(Group):
     noise: NoiseSettings = NoiseSettings()
     worker: Annotated[int, Field(ge=0)] | None = None
     sweep: str | None = None
+    shared_default: bool = False
     model: ModelSettings
     tasks: Annotated[dict[str, TaskSettings], Field(min_length=1)]
     limits: LimitSettings = LimitSettings()

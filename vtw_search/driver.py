@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,20 +15,20 @@ from vtw_search.engine import check_images
 from vtw_search.errors import ConfigError
 from vtw_search.evaluation.certify import Certifiable
 from vtw_search.evaluation.model import LoadedModel, load_model
-from vtw_search.evaluation.splits import SPLITS, Splits, make_splits
+from vtw_search.evaluation.splits import SPLITS, Splits, counts_text, make_splits
 from vtw_search.evaluation.tasks import load_pools
 from vtw_search.files import write_text_atomically
 from vtw_search.policies import Certificate, Policy, PolicySet, save_policy
 from vtw_search.progress import WorkProgress
 from vtw_search.provenance import command_line, provenance
-from vtw_search.records import Measurement, export_records
+from vtw_search.records import export_records
 from vtw_search.report import show_studies, write_report
-from vtw_search.results import Baseline, Row, StudyResult
+from vtw_search.results import Row, StudyResult
 from vtw_search.search.answer import choose, confirmed, judged_rows, keep_all_instead, require_affordable
-from vtw_search.search.baselines import baselines_of, baselines_text, compared
+from vtw_search.search.baselines import baselines_text, measured_baselines
 from vtw_search.search.certificate import model_certificate
 from vtw_search.search.examination import Examination
-from vtw_search.search.export import policy_set
+from vtw_search.search.export import policy_set, save_shared
 from vtw_search.search.ledger import HoldoutLedger
 from vtw_search.search.limits import Limits, limits_for_task
 from vtw_search.search.noise import noise_floor
@@ -38,11 +37,13 @@ from vtw_search.search.racing import Racing
 from vtw_search.search.reach import check_names, check_reach, reach, reach_text, slices_in
 from vtw_search.search.sampling import SamplerSettings, explore
 from vtw_search.search.saving import saving
+from vtw_search.search.sharing import Member, share
 from vtw_search.search.space import Space, candidates_of, make_space
 from vtw_search.search.storage import Storage, make_storage
 from vtw_search.search.study import SEARCH_SPLITS, Study, StudySettings
 from vtw_search.search.trials import record_trials
 from vtw_search.tracking import MlflowTracker, NoTracker, Tracker, TrackingSettings, redact
+from vtw_search.transfer import Sharing
 
 # What must not change when a search is continued under its name: its records would no longer be one search's.
 _FIXED = ("model", "seed", "samples")
@@ -57,12 +58,14 @@ class SearchResult:
         policy_file: the exported policies.
         policies: its content.
         studies: one result per task.
+        sharing: how they do on each other's tasks, and one policy for all; None for a single task.
     """
 
     folder: Path
     policy_file: Path
     policies: PolicySet
     studies: tuple[StudyResult, ...]
+    sharing: Sharing | None = None
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,7 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
     _make_tracker(config, folder, console)
     _save_config(config, folder)
     certificate = model_certificate(loaded, folder, lambda text: console.print(text, highlight=False))
-    console.print(f"search [bold]{config.search_name}[/] in {folder}", highlight=False)
-    console.print(_sample_counts(splits), highlight=False)
+    console.print(f"search [bold]{config.search_name}[/] in {folder}\n{counts_text(splits)}", highlight=False)
     return Prepared(config, console, splits, loaded, space, certificate, _opened_storage(config, folder, console))
 
 
@@ -142,34 +144,40 @@ def finish_search(prepared: Prepared, explored: Mapping[str, Sequence[Policy]] |
     tracker.start(config.model_dump(mode="json", exclude={"worker"}), command_line())
     try:
         with WorkProgress(console) as progress:
-            studies = tuple(
+            members = [
                 _run_study(prepared, prepared.study(name, progress), (explored or {}).get(name)) for name in splits
-            )
+            ]
+            sharing = share(members) if len(members) > 1 or config.shared_default else None
+        studies = tuple(member.result for member in members)
         origin = provenance(config.search_name, config.seed, loaded.identity)
-        policies = policy_set(loaded.facts.fingerprint, studies, splits, origin, prepared.certificate)
-        reports = write_report(studies, folder / "report")
+        policies = policy_set(
+            loaded.facts.fingerprint, studies, splits, origin, prepared.certificate, sharing,
+            shared_default=config.shared_default,
+        )  # fmt: skip
+        reports = write_report(studies, folder / "report", sharing)
         policy_file = save_policy(policies, folder / "policy.json")
+        shared_file = save_shared(policies, sharing, folder / "policy_shared.json")
         for study in studies:
             tracker.log_study(study, [*reports[study.task], *sorted(Path(study.records).iterdir())])
+        tracker.log_sharing(sharing)
     except BaseException as error:
         tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
-    tracker.finish("FINISHED", [*reports[""], policy_file, folder / "config.yaml"])
-    show_studies(console, studies, policy_file)
-    return SearchResult(folder, policy_file, policies, studies)
+    tracker.finish("FINISHED", [*reports[""], policy_file, *shared_file, folder / "config.yaml"])
+    show_studies(console, studies, policy_file, sharing)
+    return SearchResult(folder, policy_file, policies, studies, sharing)
 
 
-def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | None) -> StudyResult:
+def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | None) -> Member:
     """Measure all candidates of one task, choose, test the choice, and measure it on the holdout."""
     config, folder = prepared.config, search_folder(prepared.config)
     name, limits = study.settings.task, limits_of(config, study.settings.task)
     examination = Examination(study, HoldoutLedger(Path(config.runs)), config.search_name)
     noise = noise_of(config, study, limits)
-    objective = objective_of(limits.prefer, limits.weights)
     racing = racing_of(prepared, study, limits)
     candidates = candidates or _explored(config, study, prepared.space, limits, racing)
     store = study.measure(candidates, racing)
-    answer = choose(judged_rows(store, candidates, limits), objective)
+    answer = choose(judged_rows(store, candidates, limits), objective_of(limits.prefer, limits.weights))
     prepared.storage.patience.call(
         partial(record_trials, prepared.storage.studies, name, answer.rows, limits, study.identity(SEARCH_SPLITS))
     )
@@ -181,13 +189,13 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
         answer = keep_all_instead(answer, f"failed on the holdout: {holdout['failure']}")
         require_affordable(name, answer)
         holdout = examination.holdout(answer.chosen.measurement)
-    baselines = _baselines(study, answer.chosen, limits)
+    baselines = measured_baselines(study, answer.chosen, limits)
     records = folder / "records" / name
     measured = [*answer.rows, *(baseline.row for baseline in baselines)]
     frame, digests = store.samples(), {row.measurement.policy.digest() for row in measured}
     # The store is shared with other searches, which may have had other candidates and baselines.
     export_records(frame[frame["policy"].isin(digests)], [row.measurement for row in measured], records)
-    return StudyResult(
+    result = StudyResult(
         task=name,
         rows=answer.rows,
         limits=limits.as_dict(),
@@ -201,27 +209,7 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
         baselines=baselines,
         racing=None if racing is None else saving(study, [row.measurement for row in answer.rows], racing),
     )
-
-
-def _baselines(study: Study, chosen: Row, limits: Limits) -> tuple[Baseline, ...]:
-    """Measure the baselines of the chosen policy on the samples that it was chosen by; none for keep-all."""
-    if chosen.measurement.policy.is_keep_all:
-        return ()
-    winner = chosen.measurement.policy
-    path = study.store(SEARCH_SPLITS).folder / f"baselines-{winner.digest()}.json"
-    if not path.exists():
-        policies = _matched_baselines(study, chosen.measurement)
-        write_text_atomically(path, json.dumps([policy.model_dump(mode="json") for policy in policies]) + "\n")
-    policies = [Policy.model_validate(content) for content in json.loads(path.read_text())]
-    store = study.measure([Policy.keep_all(), winner, *policies])
-    return compared(chosen, judged_rows(store, [Policy.keep_all(), *policies], limits)[1:], store.samples())
-
-
-def _matched_baselines(study: Study, chosen: Measurement) -> list[Policy]:
-    profiler = study.profiler
-    assert chosen.macs is not None, "the chosen policy was measured"
-    visual = int(profiler.layout.visual.sum())
-    return baselines_of(chosen.macs, study.loaded.facts, visual, lambda policy: profiler.macs(policy).total)
+    return Member(study, limits, result, examination)
 
 
 def _space(config: SearchConfig, loaded: LoadedModel) -> Space:
@@ -272,6 +260,7 @@ def _study_settings(config: SearchConfig, name: str) -> StudySettings:
         repeats=config.profile.repeats,
         store=Path(config.runs) / "_records",
         timeout_s=config.timeout_s,
+        time_all=config.profile.repeats > 0 and limits_of(config, name).need_time,
     )
 
 
@@ -354,8 +343,3 @@ def _save_config(config: SearchConfig, folder: Path) -> None:
                 remedy="choose another search=<name>; limits, tasks and tracking may change under the same name",
             )
     write_text_atomically(path, yaml.safe_dump(content, sort_keys=False))
-
-
-def _sample_counts(splits: Mapping[str, Splits]) -> str:
-    counts = [f"{name} " + "/".join(str(len(task[split])) for split in SPLITS) for name, task in splits.items()]
-    return f"samples for {'/'.join(SPLITS)}: " + ", ".join(counts)

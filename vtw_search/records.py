@@ -26,7 +26,7 @@ KL_COLUMNS = {
 }
 
 # Raised when columns, metrics or their meaning change; part of every identity, so that old records are left alone.
-RECORDS_VERSION = 2
+RECORDS_VERSION = 3
 OUT_OF_MEMORY, TIMED_OUT = "out of memory", "timed out"
 # How failures begin that another try may not meet.
 TRANSIENT = (OUT_OF_MEMORY, TIMED_OUT)
@@ -84,6 +84,7 @@ class Measurement(BaseModel):
         accuracy*, agreement: over selection. `accuracy_drop` is reference minus candidate, paired by sample.
         *_macs: multiply-adds of one prefill with `prompt_tokens` tokens, `visual_tokens` of them visual; `macs` is all.
             Where scores decide how many tokens stay, macs are the mean over the samples, `macs_spread` the deviation.
+        cache_bytes: of the keys and values that the same prefill leaves; `cache_ratio` is its share of keep-all's.
         latency_ms: median time of that prefill; `latency_ratio` is the median over pairs with the reference.
     """
 
@@ -121,6 +122,8 @@ class Measurement(BaseModel):
     macs: int | None = None
     macs_ratio: float | None = None
     macs_spread: float | None = None
+    cache_bytes: int | None = None
+    cache_ratio: float | None = None
     latency_ms: float | None = None
     reference_latency_ms: float | None = None
     latency_ratio: float | None = None
@@ -191,15 +194,20 @@ class RecordStore:
     def measurements(self) -> dict[str, Measurement]:
         """Return the measurements by policy digest.
 
-        The first complete one counts; without one, the last that failed or was stopped.
+        The first complete one counts, one with a time before one without: limits on time need it of policies that
+        others need no time of. Without a complete one, the last that failed or was stopped.
         """
         found: dict[str, Measurement] = {}
         for line in _complete_lines(self._measurements):
             measurement = Measurement.model_validate_json(line)
             known = found.get(measurement.policy.digest())
-            if known is None or not known.complete:
+            if known is None or not known.complete or _worth(measurement) > _worth(known):
                 found[measurement.policy.digest()] = measurement
         return found
+
+
+def _worth(measurement: Measurement) -> tuple[bool, bool]:
+    return measurement.complete, measurement.latency_ms is not None
 
 
 _COLUMN_TYPES = {

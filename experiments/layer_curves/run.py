@@ -8,48 +8,45 @@ from pathlib import Path
 
 from experiments.result import Claim, write_result
 from vtw_search.config import load_config
-from vtw_search.driver import SearchResult, run_search
+from vtw_search.driver import run_search
 
 HERE = Path(__file__).parent
-SAMPLES = ("samples.calibration=100", "samples.selection=200", "samples.confirmation=300", "samples.holdout=300")
-
-
-# Rule -> name of its search and what it overrides.
-_RULES = {
-    "default limits": ("default",),
-    "VTW's rule": ("paper", "limits=vtw_paper"),
-    "KL alone": ("kl", "limits.accuracy_drop=null", "limits.confidence=null"),
+# Picture in the report -> its name here.
+_PICTURES = {
+    "curves.png": "curves.png",
+    "digits_read/front.png": "front_digits_read.png",
+    "transfer.png": "transfer.png",
 }
 
 
-def search(runs: str, name: str, *overrides: str) -> SearchResult:
-    """Run, or read from the records of, a search over all tasks."""
-    return run_search(load_config(f"runs={runs}", f"search={name}", "tracking=none", *SAMPLES, *overrides))
-
-
 def main() -> None:
-    """Search with the default limits, with VTW's published rule and by KL alone, on the same records."""
+    """Search all tasks with the default limits, and keep the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", default="runs", help="folder of searches; an interrupted run continues there")
-    runs = parser.parse_args().runs
+    overrides = (f"runs={parser.parse_args().runs}", "search=layer_curves", "tracking=none", "profile=macs")
+    result = run_search(load_config(*overrides))
     claims, details = [], {}
-    for rule, (name, *overrides) in _RULES.items():
-        result = search(runs, f"layer_curves_{name}", *overrides)
-        for study in result.studies:
-            chosen, holdout = study.chosen.measurement, study.holdout
-            claims.append(Claim(f"{study.task}, {rule}: K", chosen.layer, "of 12"))
-            claims.append(Claim(f"{study.task}, {rule}: macs", chosen.macs_ratio or 1.0, "of keep-all"))
-            claims.append(Claim(f"{study.task}, {rule}: holdout accuracy drop", holdout["accuracy_drop"], ""))
-            details[f"{study.task}, {rule}"] = {"verdict": study.verdict, "holdout": dict(holdout)}
-        if not overrides:
-            (HERE / "results").mkdir(exist_ok=True)
-            shutil.copy(result.folder / "report" / "curves.png", HERE / "results" / "curves.png")
-            shutil.copy(
-                result.folder / "report" / "digits_read" / "front.png", HERE / "results" / "front_digits_read.png"
-            )
-            depths = {study.chosen.measurement.layer for study in result.studies}
-            claims.append(Claim("different depths among the four tasks", len(depths), "", 2.0))
-    write_result(HERE, 0, claims, details)
+    for study in result.studies:
+        chosen, holdout = study.chosen.measurement, study.holdout
+        claims.append(Claim(f"{study.task}: K", chosen.layer, "of 12"))
+        claims.append(Claim(f"{study.task}: macs", chosen.macs_ratio or 1.0, "of keep-all"))
+        claims.append(Claim(f"{study.task}: holdout accuracy drop", holdout["accuracy_drop"], ""))
+        details[study.task] = {"verdict": study.verdict, "holdout": dict(holdout)}
+    (HERE / "results").mkdir(exist_ok=True)
+    for source, name in _PICTURES.items():
+        shutil.copy(result.folder / "report" / source, HERE / "results" / name)
+    depths = {study.chosen.measurement.layer for study in result.studies}
+    claims.append(Claim("different depths among the four tasks", len(depths), "", 2.0))
+    assert result.sharing is not None, "four tasks share a policy"
+    if result.sharing.shared is not None:
+        total = result.sharing.shared.total
+        claims.append(Claim("macs of a policy per task", total.own / total.keep_all, "of keep-all"))
+        claims.append(Claim("macs of one policy for all tasks", total.shared / total.keep_all, "of keep-all"))
+        claims += [
+            Claim(f"{task}: price of sharing", price.lost_ratio, "of keep-all's macs")
+            for task, price in result.sharing.shared.prices.items()
+        ]
+    write_result(HERE, 0, claims, {**details, "sharing": result.sharing.as_dict()})
 
 
 if __name__ == "__main__":

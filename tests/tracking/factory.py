@@ -9,6 +9,7 @@ from pathlib import Path
 from vtw_search.policies import Policy
 from vtw_search.records import Measurement
 from vtw_search.results import Judgement, Row, StudyResult
+from vtw_search.transfer import Price, SharedPolicy, Sharing
 
 KL_LIMIT, DROP_LIMIT = 0.05, 0.02
 
@@ -81,3 +82,15 @@ def make_artifacts(folder: Path) -> list[Path]:
     (folder / "front.csv").write_text("policy,accuracy,macs_ratio\nwithdraw@4,0.95,0.6\n")
     (folder / "front.html").write_text("<html><body><h1>Front</h1></body></html>")
     return [folder / "front.csv", folder / "front.html", folder / "records"]
+
+
+def make_sharing(left: str = "a", right: str = "b|c") -> Sharing:
+    """Return two tasks of which the second needs two more layers, and the policy that they share."""
+    needs = {left: 3.0, right: 5.0}
+    rows = {
+        layer: {task: make_row(make_measurement(task, layer, 8, need)) for task, need in needs.items()}
+        for layer in (5, 7)
+    }
+    prices = {left: Price(100, 140, 200), right: Price(140, 140, 200)}
+    shared = SharedPolicy(Policy.withdraw(7), rows[7], prices, {})
+    return Sharing({left: rows[5], right: rows[7]}, "one policy for all 2 tasks: withdraw@7", shared)

@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient, get_tracking_uri
 
 from tests.tracking.conftest import COMMAND, CONFIG, Runs
-from tests.tracking.factory import make_artifacts, make_study
+from tests.tracking.factory import make_artifacts, make_sharing, make_study
 from vtw_search.tracking import MlflowTracker, NoTracker, Tracker, TrackingSettings
 
 NewTracker = Callable[..., MlflowTracker]
@@ -31,6 +31,7 @@ def tracked(store: Path, client: MlflowClient, tmp_path_factory: pytest.TempPath
     tracker.start(CONFIG, COMMAND)
     tracker.log_study(make_study("digits_read"), make_artifacts(folder / "digits_read"))
     tracker.log_study(make_study("digits_colour", failed=2))
+    tracker.log_sharing(make_sharing("digits_read", "digits_colour"))
     (folder / "policy.json").write_text("{}")
     tracker.finish("FINISHED", [folder / "policy.json"])
     return Runs(client, folder.name)
@@ -47,6 +48,13 @@ def test_runs_are_nested(tracked: Runs) -> None:
         assert {run.data.tags["task"] for run in below} == {task}
     assert {run.info.status for run in [search, *studies.values()]} == {"FINISHED"}
     assert {run.data.tags["sweep"] for run in [search, *studies.values(), *tracked("candidate")]} == {"sweep-1"}
+
+
+def test_the_search_shows_the_price_of_one_policy_for_all(tracked: Runs) -> None:
+    (search,) = tracked("search")
+    assert search.data.metrics["shared.digits_read.lost_macs"] == 40
+    assert search.data.metrics["shared.lost_macs_ratio"] == 0.1
+    assert "| policy of | on digits_read | on digits_colour |" in search.data.tags["mlflow.note.content"]
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "kl_answer_nats", "macs", "latency_ms"])

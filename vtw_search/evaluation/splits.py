@@ -34,6 +34,12 @@ class Splits:
         return {split: hashlib.sha256(text.encode()).hexdigest()[:16] for split, text in texts.items()}
 
 
+def counts_text(splits: Mapping[str, Splits]) -> str:
+    """Return how many samples each task has per split, for people."""
+    counts = [f"{name} " + "/".join(str(len(task[split])) for split in SPLITS) for name, task in splits.items()]
+    return f"samples for {'/'.join(SPLITS)}: " + ", ".join(counts)
+
+
 def make_splits(pools: Pools, seed: int, sizes: Mapping[str, int]) -> Splits:
     """Divide a task's pools into splits.
 

@@ -4,8 +4,10 @@ from vtw_search.report.confirmation import confirmation_frame
 from vtw_search.report.console import show_studies
 from vtw_search.report.curves import curves_figure
 from vtw_search.report.front import front_figure
+from vtw_search.report.heatmap import transfer_figure
 from vtw_search.report.page import front_page
 from vtw_search.report.tables import front_frame, study_table
+from vtw_search.report.transfer import transfer_frame, transfer_table
 from vtw_search.report.write import write_report
 
 __all__ = [
@@ -16,5 +18,8 @@ __all__ = [
     "front_page",
     "show_studies",
     "study_table",
+    "transfer_figure",
+    "transfer_frame",
+    "transfer_table",
     "write_report",
 ]

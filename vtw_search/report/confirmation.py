@@ -61,12 +61,12 @@ def confirmation_frame(confirmation: Confirmation) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(names))
 
 
-def tests_section(confirmation: Confirmation | None) -> str:
+def tests_section(confirmation: Confirmation | None, heading: str) -> str:
     """Return the tests as a part of a page, every text escaped; nothing if none was asked for."""
     if confirmation is None:
         return ""
     rows = confirmation_frame(confirmation).to_html(index=False, border=0, na_rep="", justify="left", escape=True)
-    return f'<h2>Tests</h2>\n<p class="note">{html.escape(title(confirmation))}</p>\n<div class="wide">{rows}</div>'
+    return f'<h2>{heading}</h2>\n<p class="note">{html.escape(title(confirmation))}</p>\n<div class="wide">{rows}</div>'
 
 
 def noise_text(noise: Mapping[str, Mapping[str, float]]) -> str:

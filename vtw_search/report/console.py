@@ -9,11 +9,15 @@ from rich.console import Console
 
 from vtw_search.report.confirmation import confirmation_table, noise_text
 from vtw_search.report.tables import study_table
+from vtw_search.report.transfer import price_lines, transfer_table
 from vtw_search.results import Baseline, StudyResult
+from vtw_search.transfer import Sharing
 
 
-def show_studies(console: Console, studies: Sequence[StudyResult], policy_file: Path) -> None:
-    """Print the table, the tests, the verdict and the holdout of every task, and where everything is."""
+def show_studies(
+    console: Console, studies: Sequence[StudyResult], policy_file: Path, sharing: Sharing | None = None
+) -> None:
+    """Print the table, the tests, the verdict and the holdout of every task, what they share, and where it all is."""
     for study in studies:
         console.print()
         console.print(study_table(study))
@@ -24,8 +28,20 @@ def show_studies(console: Console, studies: Sequence[StudyResult], policy_file: 
         for line in (raced, noise_text(study.noise), *map(baseline_text, study.baselines), holdout_text(study)):
             if line:
                 console.print(line, highlight=False)
+    if sharing is not None:
+        _show_sharing(console, sharing)
     report = policy_file.parent / "report"
     console.print(f"\npolicy file: [bold]{policy_file}[/]; pictures and tables: {report}", highlight=False)
+
+
+def _show_sharing(console: Console, sharing: Sharing) -> None:
+    console.print()
+    console.print(transfer_table(sharing))
+    if sharing.confirmation is not None and sharing.confirmation.finalists:
+        console.print(confirmation_table(sharing.confirmation))
+    console.print(f"[bold]all tasks[/]: {sharing.verdict}", highlight=False)
+    for line in price_lines(sharing):
+        console.print(f"  {line}", highlight=False)
 
 
 def baseline_text(baseline: Baseline) -> str:

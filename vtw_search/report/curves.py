@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vtw_search.report import drawing, quantities
+from vtw_search.report import drawing, kinds, quantities
 from vtw_search.report.quantities import Quantity
 from vtw_search.results import Row, StudyResult
 
@@ -25,8 +26,13 @@ _TITLE_CHARACTERS = 80
 _X_LABEL = "withdrawal layer K (0-based; K = L keeps all)"
 
 
+def has_curve(result: StudyResult) -> bool:
+    """Whether a study has withdrawals at all, which K is about."""
+    return any(kinds.is_withdrawal(row.measurement.policy) for row in result.rows[1:])
+
+
 def curves_figure(results: Sequence[StudyResult]) -> Figure:
-    """Draw accuracy and KL over K, one column per task.
+    """Draw accuracy and KL of withdrawals over K, one column per task; other policies have no place on this axis.
 
     Divergences at or below a floor that the axis states, zero among them, are drawn at it. A row without numbers leaves
     a gap and is named in a footnote.
@@ -36,6 +42,7 @@ def curves_figure(results: Sequence[StudyResult]) -> Figure:
     """
     if not results:
         raise ValueError("curves need at least one result")
+    results = [_withdrawals(result) for result in results]
     floor = _kl_floor(results)
     crowded = sum(len(result.rows) for result in results) > _POINTS_APART
     size = 3.5 if crowded else 5.5
@@ -50,6 +57,10 @@ def curves_figure(results: Sequence[StudyResult]) -> Figure:
     words = quantities.kl_name(results).replace(", ", ",\n")
     panels[1, 0].set_ylabel(f"{words}, nats", fontsize=drawing.SMALL + 0.5, color=drawing.INK, parse_math=False)
     return figure
+
+
+def _withdrawals(result: StudyResult) -> StudyResult:
+    return replace(result, rows=tuple(row for row in result.rows if kinds.is_withdrawal(row.measurement.policy)))
 
 
 def _notes(results: Sequence[StudyResult], floor: float) -> list[str]:
@@ -76,7 +87,8 @@ def _kl_panel(axes: Axes, result: StudyResult, size: float, floor: float) -> Non
     if limit is not None:
         reached = _mostly(result, lambda row: (quantities.kl(row).value or 0.0) <= limit)
         drawing.draw_limit(axes, max(limit, floor), f"KL ≤ {limit:g}", above=reached or limit <= floor, right=reached)
-    axes.axvline(result.chosen.measurement.layer, color=drawing.VERMILLION, linewidth=1.2, linestyle=":")
+    if kinds.is_withdrawal(result.chosen.measurement.policy):
+        axes.axvline(result.chosen.measurement.layer, color=drawing.VERMILLION, linewidth=1.2, linestyle=":")
     _decades(axes, floor)
 
 
@@ -127,6 +139,8 @@ def _curve(axes: Axes, result: StudyResult, size: float, read: Callable[[Row], Q
 
 def _mark_chosen(axes: Axes, result: StudyResult) -> None:
     numbers = result.chosen.measurement
+    if not kinds.is_withdrawal(numbers.policy):
+        return
     axes.axvline(numbers.layer, color=drawing.VERMILLION, linewidth=1.2, linestyle=":")
     text = f"keep all\n(K = {numbers.layer})" if numbers.policy.is_keep_all else f"chosen\nK = {numbers.layer}"
     right = numbers.layer < 0.7 * max(row.measurement.layer for row in result.rows)

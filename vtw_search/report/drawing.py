@@ -72,9 +72,11 @@ def style_axes(axes: Axes) -> None:
 MARKS = "Filled: every limit holds; open: a limit is broken; star: chosen; dashed: limits."
 
 
-def draw_point(axes: Axes, row: Row, x: float, y: float, size: float = 5.5) -> None:
-    """Draw one row as `MARKS` says; the size is in points."""
-    marker, size, color = ("*", 9 + size, VERMILLION) if row.chosen else ("o", size, BLUE)
+def draw_point(
+    axes: Axes, row: Row, x: float, y: float, size: float = 5.5, *, color: str = BLUE, marker: str = "o"
+) -> None:
+    """Draw one row as `MARKS` says; the size is in points, colour and marker are of rows that were not chosen."""
+    marker, size, color = ("*", 9 + size, VERMILLION) if row.chosen else (marker, size, color)
     face = color if row.feasible else "white"
     axes.plot([x], [y], marker, markersize=size, color=color, markerfacecolor=face, zorder=4 if row.chosen else 3)
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vtw_search.report import drawing, quantities
+from vtw_search.report import drawing, kinds, quantities
 from vtw_search.results import Row, StudyResult
 
 if TYPE_CHECKING:
@@ -21,7 +21,16 @@ _Point = tuple[float, float]
 
 def front_points(result: StudyResult) -> list[tuple[Row, float, float]]:
     """Return the rows that can be drawn, each with its multiply-adds in percent of keep-all and its accuracy."""
-    found = ((row, quantities.macs_percent(row), quantities.accuracy(row).value) for row in result.rows)
+    return _points(result.rows)
+
+
+def baseline_points(result: StudyResult) -> list[tuple[Row, float, float]]:
+    """Return the same of the baselines."""
+    return _points([baseline.row for baseline in result.baselines])
+
+
+def _points(rows: Sequence[Row]) -> list[tuple[Row, float, float]]:
+    found = ((row, quantities.macs_percent(row), quantities.accuracy(row).value) for row in rows)
     return [(row, x, y) for row, x, y in found if x is not None and y is not None]
 
 
@@ -31,26 +40,63 @@ def front_corners(result: StudyResult) -> list[_Point]:
 
 
 def front_figure(result: StudyResult) -> Figure:
-    """Draw accuracy over multiply-adds, every point labelled with its K, and the front as steps.
+    """Draw accuracy over multiply-adds, the front as steps, and the baselines.
 
-    Rows without these numbers are named in a footnote.
+    Withdrawals are labelled with their K; where other policies were searched, colour and marker say which operators
+    act. Rows without these numbers are named in a footnote.
     """
+    named = not kinds.by_layer(result) or bool(result.baselines)
     figure = drawing.blank_figure(
-        4.4, _X_LABEL, header=[quantities.one_line(result.task, 80), result.verdict], notes=_notes(result)
-    )
+        5.0 if named else 4.4, _X_LABEL, header=[quantities.one_line(result.task, 80), result.verdict],
+        notes=_notes(result),
+    )  # fmt: skip
     axes = figure.subplots()
     drawing.style_axes(axes)
     axes.set_ylabel("accuracy", fontsize=drawing.FONT, color=drawing.INK)
     axes.margins(0.06, 0.12)
-    points, corners, limit = front_points(result), front_corners(result), drawing.accuracy_limit(result)
-    for row, x, y in points:
-        drawing.draw_point(axes, row, x, y)
+    corners, limit = front_corners(result), drawing.accuracy_limit(result)
+    _draw_points(axes, result)
+    _draw_baselines(axes, result)
     if corners:
         axes.plot(*zip(*corners, strict=True), color=drawing.BLUE, linewidth=1.8, drawstyle="steps-post", label="front")
     if limit is not None:
         drawing.draw_limit(axes, *limit, above=True, right=False)
-    _label_points(axes, points, _steps(corners), limit)
+    if named:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=4, fontsize=drawing.SMALL - 1, frameon=False)
+    _label_points(axes, front_points(result), _steps(corners), limit, every=kinds.by_layer(result))
     return figure
+
+
+def _draw_points(axes: Axes, result: StudyResult) -> None:
+    """Draw every row, as its kind where K does not tell policies apart."""
+    if kinds.by_layer(result):
+        for row, x, y in front_points(result):
+            drawing.draw_point(axes, row, x, y)
+        return
+    marks = kinds.marks_of(result)
+    for row, x, y in front_points(result):
+        mark = marks[kinds.kind_of(row.measurement.policy)]
+        drawing.draw_point(axes, row, x, y, color=mark.color, marker=mark.marker)
+    for kind, mark in marks.items():
+        axes.plot([], [], mark.marker, color=mark.color, label=kind)
+
+
+def _draw_baselines(axes: Axes, result: StudyResult) -> None:
+    points = baseline_points(result)
+    for shape, name in _BASELINES.items():
+        own = [(x, y) for row, x, y in points if _baseline_shape(row) == shape]
+        if own:
+            axes.plot(
+                *zip(*own, strict=True), shape, label=f"baseline: {name}", color=drawing.INK, markersize=8,
+                markeredgewidth=1.8, zorder=5,
+            )  # fmt: skip
+
+
+_BASELINES = {"x": "random tokens", "+": "coarser grid"}
+
+
+def _baseline_shape(row: Row) -> str:
+    return "x" if any(stage.scorer is not None for stage in row.measurement.policy.stages) else "+"
 
 
 def _steps(corners: Sequence[_Point]) -> list[_Point]:
@@ -59,14 +105,16 @@ def _steps(corners: Sequence[_Point]) -> list[_Point]:
 
 
 def _label_points(
-    axes: Axes, points: Sequence[tuple[Row, float, float]], steps: Sequence[_Point], limit: tuple[float, str] | None
-) -> None:
+    axes: Axes, points: Sequence[tuple[Row, float, float]], steps: Sequence[_Point], limit: tuple[float, str] | None,
+    *, every: bool,
+) -> None:  # fmt: skip
+    """Write K beside every point; only what was chosen beside its own where K does not tell policies apart."""
     from vtw_search.report.labels import place_labels
 
     left, right = axes.get_xlim()
     lines = [steps] if limit is None else [steps, [(left, limit[0]), (right, limit[0])]]
     ranked = sorted(points, key=lambda point: (not point[0].chosen, not point[0].on_front, not point[0].feasible))
-    place_labels(axes, [_label(*point) for point in ranked], lines)
+    place_labels(axes, [_label(*point) for point in ranked if every or point[0].chosen], lines)
 
 
 def _label(row: Row, x: float, y: float) -> PointLabel:
@@ -74,7 +122,9 @@ def _label(row: Row, x: float, y: float) -> PointLabel:
 
     layer = quantities.layer_name(row)
     if row.chosen:
-        text = "chosen: keep all" if layer == "all" else f"chosen: K = {layer}"
+        policy = row.measurement.policy
+        name = f"K = {layer}" if kinds.is_withdrawal(policy) else quantities.one_line(policy.label(), 70)
+        text = "chosen: keep all" if policy.is_keep_all else f"chosen: {name}"
         return PointLabel(x, y, text, drawing.VERMILLION, drawing.FONT, bold=True, leftwards=True)
     return PointLabel(x, y, layer, drawing.BLUE if row.on_front else drawing.GREY, drawing.SMALL, bold=row.on_front)
 
@@ -83,8 +133,9 @@ def _notes(result: StudyResult) -> list[str]:
     drawn = [row for row, _, _ in front_points(result)]
     left_out = [row for row in result.rows if row.measurement.failure is None and row not in drawn]
     layers = ", ".join(str(row.measurement.layer) for row in left_out)
+    points = "Numbers are the layer K." if kinds.by_layer(result) else "Colours: which operators act, in their order."
     return [
-        f"Numbers are the layer K. {drawing.MARKS} Line: the front.",
+        f"{points} {drawing.MARKS} Line: the front.",
         f"{quantities.samples_text(result)}.",
         *([f"Not drawn, no macs or no accuracy: K = {layers}"] if left_out else []),
         *drawing.failure_notes([result]),

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from string import Template
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from vtw_search.report import drawing, quantities
+from vtw_search.report import quantities
+from vtw_search.report.baselines import baselines_section
+from vtw_search.report.chart import chart_html, chart_note
 from vtw_search.report.confirmation import tests_section
-from vtw_search.report.front import front_corners, front_points
 from vtw_search.report.page_parts import PAGE, SCRIPT, STYLE
-from vtw_search.report.quantities import Quantity, fixed
+from vtw_search.report.quantities import fixed, interval_text, significant, time_text
+from vtw_search.report.transfer import sharing_section
 from vtw_search.results import Row, StudyResult
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+from vtw_search.transfer import Sharing
 
 _HEADERS = ("K", "policy", "KL, nats", "accuracy", "drop", "agreement", "macs", "% of all", "time ratio", "status")
 _TEXT_COLUMNS = ("policy", "status")
@@ -31,7 +31,7 @@ class _Cell(NamedTuple):
     numeric: bool = True
 
 
-def front_page(result: StudyResult) -> str:
+def front_page(result: StudyResult, sharing: Sharing | None = None) -> str:
     """Return the page, with plotly.js (about 5 MB) and all styles and scripts inside.
 
     Every text of the study is escaped, and the page's own security policy forbids it to load anything.
@@ -43,116 +43,19 @@ def front_page(result: StudyResult) -> str:
         verdict=html.escape(result.verdict),
         samples=html.escape(quantities.samples_text(result)),
         kl=html.escape(quantities.kl_name([result])),
-        figure=_figure_html(result),
+        figure=chart_html(result),
+        figure_note=html.escape(chart_note(result)),
         headers="".join(map(_header, _HEADERS)),
         rows="\n".join(_table_row(row) for row in result.rows),
-        tests=tests_section(result.confirmation),
+        tests=tests_section(result.confirmation, "Tests"),
+        baselines=baselines_section(result),
+        sharing=sharing_section(sharing),
         limits=_settings("Limits", result.limits),
         racing=_settings("Racing", asdict(result.racing) if result.racing else {}),
         noise=_settings("Noise floor of the KL, without any policy", _noise(result)),
         holdout=_settings("Chosen policy on the holdout split", result.holdout),
         identity=_settings("What identifies the measurements", result.identity),
     )
-
-
-def _figure_html(result: StudyResult) -> str:
-    import plotly.io
-
-    # Plotly shows a button that uploads the chart, and a logo with a link, unless told not to.
-    config = {"showSendToCloud": False, "displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
-    figure = _figure(result)
-    # A fixed id makes the same study give the same bytes.
-    return str(plotly.io.to_html(figure, config, include_plotlyjs=True, full_html=False, div_id="front-plot"))
-
-
-def _figure(result: StudyResult) -> go.Figure:
-    import plotly.graph_objects as go
-
-    figure = go.Figure(layout=_layout())
-    points, corners, limit = front_points(result), front_corners(result), drawing.accuracy_limit(result)
-    if limit is not None:
-        line = {"dash": "dash", "color": drawing.INK, "width": 1.2}
-        figure.add_hline(limit[0], line=line, annotation_text=limit[1], annotation_position="bottom right")
-    x, y = zip(*corners, strict=True) if corners else ((), ())
-    step = {"color": drawing.BLUE, "shape": "hv", "width": 2}
-    figure.add_scatter(x=x, y=y, mode="lines", line=step, hoverinfo="skip", name="front")
-    for name, marks in _GROUPS.items():
-        _add_points(figure, [point for point in points if _group(point[0]) == name], name, *marks)
-    return figure
-
-
-# What a row is -> colour, symbol and size of its point, in the order of drawing.
-_GROUPS = {
-    "a limit is broken": (drawing.GREY, "circle-open", 9),
-    "every limit holds": (drawing.BLUE, "circle", 9),
-    "chosen": (drawing.VERMILLION, "star", 18),
-}
-
-
-def _group(row: Row) -> str:
-    return "chosen" if row.chosen else "every limit holds" if row.feasible else "a limit is broken"
-
-
-def _layout() -> dict[str, Any]:
-    font = {"family": "system-ui, sans-serif", "size": 14, "color": "#222"}
-    return {
-        "template": "plotly_white",
-        "font": font,
-        "height": 480,
-        "margin": {"l": 70, "r": 20, "t": 50, "b": 60},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        "hoverlabel": {"align": "left", "bgcolor": "white", "font": font | {"size": 13}},
-        "xaxis": {"title": {"text": "multiply-adds of one prefill, % of keep-all"}, "zeroline": False},
-        "yaxis": {"title": {"text": "accuracy"}, "zeroline": False},
-    }
-
-
-def _add_points(
-    figure: go.Figure, points: Sequence[tuple[Row, float, float]], name: str, color: str, symbol: str, size: int
-) -> None:
-    figure.add_scatter(
-        x=[x for _, x, _ in points],
-        y=[y for _, _, y in points],
-        mode="markers+text",
-        name=name,
-        marker={"color": color, "symbol": symbol, "size": size, "line": {"width": 1.5, "color": color}},
-        text=[quantities.layer_name(row) for row, _, _ in points],
-        textposition="top center",
-        textfont={"color": color, "size": 16 if symbol == "star" else 12},
-        hovertext=[_hover(row) for row, _, _ in points],
-        hoverinfo="text",
-    )
-
-
-def _hover(row: Row) -> str:
-    """Return the lines of a point's box; plotly reads tags in it, so what is written must be escaped."""
-    numbers = row.measurement
-    lines = {
-        "KL": f"{_significant(quantities.kl(row).value)} nats {_interval(quantities.kl(row), _significant)}",
-        "accuracy": f"{fixed(numbers.accuracy)} {_interval(quantities.accuracy(row), fixed)}",
-        "drop": f"{fixed(numbers.accuracy_drop)} {_interval(quantities.accuracy_drop(row), fixed)}",
-        "macs": f"{quantities.humanised(numbers.macs)} ({fixed(quantities.macs_percent(row), 1)} % of keep-all)",
-        "time": _time(row) or "not measured",
-        "status": row.status + (", chosen" if row.chosen else ""),
-    }
-    title = f"<b>K = {numbers.layer}</b> ({html.escape(numbers.policy.label())})"
-    return "<br>".join([title, *(f"{name}: {html.escape(text)}" for name, text in lines.items())])
-
-
-def _significant(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
-
-
-def _interval(quantity: Quantity, write: Callable[[float | None], str]) -> str:
-    return "" if quantity.interval is None else "[{}, {}]".format(*(write(end) for end in quantity.interval))
-
-
-def _time(row: Row) -> str:
-    ratio = quantities.finite(row.measurement.latency_ratio)
-    if ratio is None:
-        return ""
-    low, high = row.measurement.latency_ratio_low, row.measurement.latency_ratio_high
-    return f"{ratio:.2f} [{low:.2f}, {high:.2f}]" + (" ?" if row.measurement.latency_problems else "")
 
 
 def _header(text: str) -> str:
@@ -177,13 +80,13 @@ def _cells(row: Row) -> list[_Cell]:
     return [
         _number(quantities.layer_name(row), numbers.layer),
         _Cell(numbers.policy.label(), numbers.policy.label(), numeric=False),
-        _number(_significant(kl.value), kl.value, _interval(kl, _significant)),
+        _number(significant(kl.value), kl.value, interval_text(kl, significant)),
         _number(fixed(numbers.accuracy), numbers.accuracy),
-        _number(fixed(drop.value), drop.value, _interval(drop, fixed)),
+        _number(fixed(drop.value), drop.value, interval_text(drop, fixed)),
         _number(fixed(numbers.agreement), numbers.agreement),
         _number(quantities.humanised(numbers.macs), numbers.macs),
         _number(fixed(quantities.macs_percent(row), 1), quantities.macs_percent(row)),
-        _number(_time(row) or "-", numbers.latency_ratio),
+        _number(time_text(row) or "-", numbers.latency_ratio),
         _Cell(", ".join([*marks, row.status]), row.status, numeric=False),
     ]
 

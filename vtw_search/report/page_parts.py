@@ -19,8 +19,7 @@ img-src data: blob:; form-action 'none'; base-uri 'none'">
 <p class="note">$samples. KL is $kl, in nats. In this table
 limits are judged on the point estimate; intervals are 95 % and only shown.</p>
 <h2>Accuracy and multiply-adds</h2>
-<p class="note">Numbers are the layer K from which no visual token is seen; the line is the front.
-Hover for a point's numbers.</p>
+<p class="note">$figure_note Hover for a point's numbers.</p>
 $figure
 <h2>All policies</h2>
 <p class="note">Select a column's title to sort by it.</p>
@@ -31,6 +30,8 @@ $rows
 </tbody>
 </table></div>
 $tests
+$baselines
+$sharing
 $limits
 $racing
 $noise
@@ -53,7 +54,7 @@ h2 { margin: 32px 0 4px; font-size: 20px; }
 table { width: 100%; border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 7px; border-bottom: 1px solid #e4e4e4; text-align: left; white-space: nowrap; }
 small { color: #595959; font-size: 12px; font-weight: 400; }
-td:last-child { min-width: 240px; white-space: normal; }
+#rows td:last-child { min-width: 240px; white-space: normal; }
 .number { text-align: right; }
 th { border-bottom: 2px solid #999; vertical-align: bottom; }
 th button { all: unset; cursor: pointer; font-weight: 600; }
@@ -67,6 +68,8 @@ summary { cursor: pointer; font-weight: 600; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 8px 0; font-size: 14px; }
 dt { color: #595959; }
 dd { margin: 0; overflow-wrap: anywhere; }
+.heat td { text-align: center; min-width: 110px; }
+.heat th { font-weight: 600; border-bottom: 1px solid #e4e4e4; }
 """
 
 SCRIPT = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from vtw_search.results import Judgement, Row, StudyResult
@@ -155,3 +155,22 @@ def humanised(count: int | None) -> str:
 
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def significant(value: float | None) -> str:
+    """Write a number with three figures; `-` if there is none."""
+    return "-" if value is None else f"{value:.3g}"
+
+
+def interval_text(quantity: Quantity, write: Callable[[float | None], str]) -> str:
+    """Write an interval as `[low, high]`; nothing if there is none."""
+    return "" if quantity.interval is None else "[{}, {}]".format(*(write(end) for end in quantity.interval))
+
+
+def time_text(row: Row) -> str:
+    """Write a row's time over keep-all's with its interval, `?` if it is unreliable; nothing if it was not timed."""
+    ratio = finite(row.measurement.latency_ratio)
+    if ratio is None:
+        return ""
+    low, high = row.measurement.latency_ratio_low, row.measurement.latency_ratio_high
+    return f"{ratio:.2f} [{low:.2f}, {high:.2f}]" + (" ?" if row.measurement.latency_problems else "")

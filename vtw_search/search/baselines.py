@@ -6,19 +6,46 @@ these has found nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 
 import pandas as pd
 
 from vtw_search.evaluation.statistics import paired_difference_interval
 from vtw_search.facts import ModelFacts
+from vtw_search.files import write_text_atomically
 from vtw_search.policies import Policy
 from vtw_search.recipes import find_recipe
+from vtw_search.records import Measurement
 from vtw_search.results import Baseline, Row
+from vtw_search.search.answer import judged_rows
+from vtw_search.search.limits import Limits
+from vtw_search.search.study import SEARCH_SPLITS, Study
 
 SEEDS = (0, 1, 2)
 # Two policies whose macs differ by less are held to cost the same.
 _SAME_MACS = 1.02
+
+
+def measured_baselines(study: Study, chosen: Row, limits: Limits) -> tuple[Baseline, ...]:
+    """Measure the baselines of the chosen policy on the samples that it was chosen by; none for keep-all."""
+    if chosen.measurement.policy.is_keep_all:
+        return ()
+    winner = chosen.measurement.policy
+    path = study.store(SEARCH_SPLITS).folder / f"baselines-{winner.digest()}.json"
+    if not path.exists():
+        policies = _matched(study, chosen.measurement)
+        write_text_atomically(path, json.dumps([policy.model_dump(mode="json") for policy in policies]) + "\n")
+    policies = [Policy.model_validate(content) for content in json.loads(path.read_text())]
+    store = study.measure([Policy.keep_all(), winner, *policies])
+    return compared(chosen, judged_rows(store, [Policy.keep_all(), *policies], limits)[1:], store.samples())
+
+
+def _matched(study: Study, chosen: Measurement) -> list[Policy]:
+    profiler = study.profiler
+    assert chosen.macs is not None, "the chosen policy was measured"
+    visual = int(profiler.layout.visual.sum())
+    return baselines_of(chosen.macs, study.loaded.facts, visual, lambda policy: profiler.macs(policy).total)
 
 
 def baselines_of(budget: int, facts: ModelFacts, visual: int, macs: Callable[[Policy], int]) -> list[Policy]:

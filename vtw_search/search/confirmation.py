@@ -24,6 +24,8 @@ MOST_FINALISTS = 5
 # Risks are estimated on few samples: a dearer policy is kept as a step before a cheaper one that is no more than this
 # much safer, because which of the two is safer is not known.
 _SAME_RISK = 1.25
+# Cost, smaller is better; risk; policy.
+Candidate = tuple[tuple[float, ...], float, Policy]
 
 
 def risks(rows: Sequence[Row], frame: pd.DataFrame, limits: Limits, level: float, binary: bool) -> dict[str, float]:
@@ -51,17 +53,17 @@ def finalists(
     Of the policies that no cheaper one is clearly safer than: the dearest, the cheapest, the cheapest that the search's
     own samples would have confirmed, and those half-way to it from both sides.
     """
-    feasible = [row for row in rows if row.feasible and not row.measurement.policy.is_keep_all]
-    ranked = sorted(
-        ((objective.key(row.measurement), risk[row.measurement.policy.digest()], row) for row in feasible),
-        key=lambda each: each[:2],
-        reverse=True,
-    )
-    chain: list[tuple[tuple[float, ...], float, Policy]] = []
-    for cost, own, row in ranked:
+    feasible = [row.measurement for row in rows if row.feasible and not row.measurement.policy.is_keep_all]
+    return in_sequence([(objective.key(own), risk[own.policy.digest()], own.policy) for own in feasible], most)
+
+
+def in_sequence(candidates: Sequence[Candidate], most: int) -> list[Policy]:
+    """Choose and order at most `most` of (cost, risk, policy), as `finalists` says."""
+    chain: list[Candidate] = []
+    for cost, own, policy in sorted(candidates, key=lambda each: each[:2], reverse=True):
         # A dearer policy that is riskier than this one would only cost a test.
         chain = [each for each in chain if each[0] != cost and each[1] <= own * _SAME_RISK]
-        chain.append((cost, own, row.measurement.policy))
+        chain.append((cost, own, policy))
     return [chain[place][2] for place in _places([own for _, own, _ in chain], most)]
 
 

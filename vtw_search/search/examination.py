@@ -31,7 +31,7 @@ class Examination:
         frame = self.study.store(SEARCH_SPLITS).samples()
         samples = self.study.splits["confirmation"]
         return confirm(
-            rows, frame, limits, samples, self.study.measure_confirmation, partial(self._look_to_test, limits)
+            rows, frame, limits, samples, self.study.measure_confirmation, partial(self.look_to_test, limits)
         )
 
     def holdout(self, measurement: Measurement) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class Examination:
         numbers = with_gap(self.study.measure_holdout(policy), measurement)
         return {**numbers, "evaluations_of_this_holdout": self.ledger.count(task)}
 
-    def _look_to_test(self, limits: Limits, policies: Sequence[Policy]) -> int:
+    def look_to_test(self, limits: Limits, policies: Sequence[Policy]) -> int:
         """Note a test, unless it is the same as before; other limits on the same records are another test."""
         task, digest = self.study.settings.task, self.study.splits.digest("confirmation")
         labels = ", ".join(policy.label() for policy in policies)

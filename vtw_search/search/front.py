@@ -58,10 +58,11 @@ def preferred(rows: Sequence[Row], objective: Objective = DEFAULT) -> Row | None
     Ties: the lowest macs, then higher accuracy, lower KL, larger K.
     """
     feasible = [row for row in rows if row.feasible]
-    return min(feasible, key=lambda row: (objective.key(row.measurement), *_preference(row))) if feasible else None
+    return min(feasible, key=lambda row: (objective.key(row.measurement), *preference(row))) if feasible else None
 
 
-def _preference(row: Row) -> tuple[float, float, float, int]:
+def preference(row: Row) -> tuple[float, float, float, int]:
+    """Return what decides between rows that the objective holds for equal; smaller is better."""
     measurement = row.measurement
     assert measurement.kl_answer_nats is not None
     accuracy, macs = _objectives(row)
@@ -71,8 +72,9 @@ def _preference(row: Row) -> tuple[float, float, float, int]:
 def least_infeasible(rows: Sequence[Row]) -> Row | None:
     """Return the row that breaks its worst limit by the smallest multiple of that limit; None if no row broke one."""
     broken = [row for row in rows if any(not judgement.holds for judgement in row.judgements)]
-    return min(broken, key=lambda row: max(_relative_excess(row))) if broken else None
+    return min(broken, key=lambda row: max(relative_excess(row))) if broken else None
 
 
-def _relative_excess(row: Row) -> list[float]:
+def relative_excess(row: Row) -> list[float]:
+    """Return by how many multiples of its bound each broken limit is broken."""
     return [judgement.excess / max(judgement.bound, 1e-12) for judgement in row.judgements if not judgement.holds]

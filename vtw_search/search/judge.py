@@ -13,8 +13,8 @@ from vtw_search.results import Judgement
 from vtw_search.search.evidence import Evidence, evidence_of, slices_of
 from vtw_search.search.limits import Limits, QualityLimit
 
-# Columns of a measurement that are costs, so that a limit on them makes sense: told by the unit in their name.
-_UNITS = ("macs", "latency", "bytes", "tokens")
+# Columns of a measurement that are costs, so that a limit on them makes sense: told by what their name says.
+_UNITS = ("macs", "latency", "bytes", "cache", "tokens")
 COSTS = tuple(name for name in Measurement.model_fields if any(unit in name for unit in _UNITS))
 
 
@@ -92,13 +92,14 @@ def check_costs(limits: Limits, timed: bool) -> None:
 
     Raises:
         UnknownNameError: there is no such cost.
-        ConfigError: it is a time, and nothing will be timed.
+        ConfigError: time is limited or preferred, and nothing will be timed.
     """
     for name in limits.at_most:
         if name not in COSTS:
             raise unknown_name("cost in limits.at_most", name, COSTS)
-        if "latency" in name and not timed:
-            raise ConfigError(f"a limit on {name} needs timed prefills", value="0 repeats", remedy="use profile=time")
+    if limits.need_time and not timed:
+        rule = "a limit on time, or a choice by it, needs timed prefills"
+        raise ConfigError(rule, value="0 repeats", remedy="use profile=time")
 
 
 def _judge_cost(name: str, bound: float, measurement: Measurement) -> Judgement:

@@ -69,6 +69,11 @@ class Limits:
         always = {"kl_nats", "accuracy_drop", "confidence"}
         return {name: value for name, value in asdict(self).items() if name in always or value not in (None, {}, ())}
 
+    @property
+    def need_time(self) -> bool:
+        """Whether a limit is on time, or time is what is preferred."""
+        return any("latency" in name for name in (*self.at_most, *self.prefer, *self.weights))
+
     def quality(self, slices: Sequence[tuple[str, str]]) -> list[QualityLimit]:
         """Return every bound on quality, those on all samples first.
 

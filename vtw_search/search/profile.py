@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from profilers.memory import kv_cache_bytes
 from profilers.prefill import PrefillMacs
 from profilers.stopwatch import plain, stopwatch_of
 from profilers.timing import Compared, ProtocolSettings, compare
@@ -32,6 +33,8 @@ class Profile:
         prompt_tokens, visual_tokens: of the sample, per row.
         macs: multiply-adds by part; where scores decide how many tokens stay, of the sample in the middle.
         macs_of_samples: total of every sample, where scores decide; else of the one.
+        cache_of_samples: bytes of the key-value cache after the prefill, of the same samples.
+        reference_cache: the same of keep-all on the one.
         timing: interleaved with the reference, or None when time was not asked for.
     """
 
@@ -39,6 +42,8 @@ class Profile:
     visual_tokens: int
     macs: PrefillMacs
     macs_of_samples: tuple[int, ...]
+    cache_of_samples: tuple[int, ...]
+    reference_cache: int
     timing: Compared | None
 
 
@@ -56,6 +61,8 @@ def profile_columns(profile: Profile, reference_macs: int) -> dict[str, Any]:
         "macs": round(statistics.fmean(profile.macs_of_samples)),
         "macs_ratio": statistics.fmean(profile.macs_of_samples) / reference_macs,
         "macs_spread": statistics.pstdev(profile.macs_of_samples),
+        "cache_bytes": round(statistics.fmean(profile.cache_of_samples)),
+        "cache_ratio": statistics.fmean(profile.cache_of_samples) / profile.reference_cache,
     }
     if timing is None:
         return columns
@@ -104,12 +111,20 @@ class Profiler:
             lefts, left = ordered, ordered[len(ordered) // 2]
         timing = self._timing(policy, left) if timed and self.repeats else None
         every = tuple(self.macs(policy, each).total for each in lefts)
-        return Profile(self.layout.visual.shape[1], visual, self.macs(policy, left), every, timing)
+        caches = tuple(self.cache_bytes(policy, each) for each in lefts)
+        full = self.cache_bytes(Policy.keep_all())
+        prompt = self.layout.visual.shape[1]
+        return Profile(prompt, visual, self.macs(policy, left), every, caches, full, timing)
 
     def macs(self, policy: Policy, left: Sequence[int] | None = None) -> PrefillMacs:
         """Return the macs of a prefill; `left` as for `tokens_per_layer`."""
         tokens = self.tokens_per_layer(policy, left)
         return self._counter.count(tokens, scorer_macs(policy, tokens, self.shape))
+
+    def cache_bytes(self, policy: Policy, left: Sequence[int] | None = None) -> int:
+        """Return the bytes of keys and values that a prefill leaves; `left` as for `tokens_per_layer`."""
+        tokens, shape = self.tokens_per_layer(policy, left), self._counter.counted.cost.shape
+        return kv_cache_bytes(shape, tokens, generated=0, batch=1, value_bytes=self.loaded.model.dtype.itemsize)
 
     def tokens_per_layer(self, policy: Policy, left: Sequence[int] | None = None) -> list[int]:
         """Return how many tokens each decoder layer receives; `left` are measured counts, where scores decide them."""

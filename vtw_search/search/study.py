@@ -56,6 +56,7 @@ class StudySettings:
         repeats: timed rounds A B B A; 0 for none.
         store: folder that holds the records of all searches.
         timeout_s: of one candidate on one batch, or None; no part of the identity, since it changes no number.
+        time_all: whether every candidate is timed, which limits and objectives on time need.
     """
 
     task: str
@@ -64,6 +65,7 @@ class StudySettings:
     repeats: int
     store: Path
     timeout_s: float | None = None
+    time_all: bool = False
 
 
 class Study:
@@ -163,7 +165,7 @@ class Study:
     def _profile(self, store: RecordStore, candidates: Sequence[Policy], racing: Racing | None) -> None:
         known, frame = store.measurements(), store.samples()
         early = stopped_early(racing, Course(racing, frame, candidates).frame, self.search_samples)
-        standing = _standing(known, frame, early)
+        standing = _standing(known, frame, early, self.settings.time_all)
         missing = [policy for policy in candidates if policy.digest() not in standing]
         if not missing:
             return
@@ -177,7 +179,7 @@ class Study:
         ]
         wanted = worth_timing([*(known[policy.digest()] for policy in candidates if policy not in counts), *counted])
         for row in counted:
-            if row.complete and row.policy.digest() in wanted:
+            if row.complete and (self.settings.time_all or row.policy.digest() in wanted):
                 row = self._profiled(row, reference_macs, counts[row.policy], timed=True)
             store.add_measurement(row)
             self.progress.advance()
@@ -249,8 +251,8 @@ def _require_success(records: Sequence[SampleRecord]) -> None:
         raise ModelError("keep-all must be measurable", value=failure, remedy=remedy)
 
 
-def _standing(known: Mapping[str, Measurement], frame: pd.DataFrame, early: Mapping[str, str]) -> set[str]:
-    """Return the digests whose measurement stands.
+def _standing(known: Mapping[str, Measurement], frame: pd.DataFrame, early: Mapping[str, str], timed: bool) -> set[str]:
+    """Return the digests whose measurement stands, with its time if that is needed.
 
     A failed one does as long as its records failed too, and one that was stopped early as long as it is stopped for the
     same reason and has no more records.
@@ -261,6 +263,8 @@ def _standing(known: Mapping[str, Measurement], frame: pd.DataFrame, early: Mapp
         if row.stopped is not None:
             samples = row.calibration_samples + row.selection_samples
             return row.stopped == early.get(digest) and samples == counts[digest]
-        return row.failure is None or digest in broken
+        if row.failure is not None:
+            return digest in broken
+        return row.latency_ms is not None or not timed
 
     return {digest for digest, row in known.items() if stands(digest, row)}

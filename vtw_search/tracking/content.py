@@ -11,6 +11,7 @@ from vtw_search.results import Row, StudyResult
 from vtw_search.tracking.notes import candidate_note, search_note, study_note
 from vtw_search.tracking.params import config_params, cut_params, flatten, numbers, redact
 from vtw_search.tracking.store import RunContent
+from vtw_search.transfer import Sharing
 
 # Identity of a search (its folder) and of a candidate's policy; names may repeat, these do not.
 KEY_TAG, POLICY_TAG = "vtw.key", "vtw.policy"
@@ -48,19 +49,31 @@ def _user() -> str:
 
 
 def search_content(
-    label: SearchLabel, config: Mapping[str, Any], command: str, studies: Sequence[StudyResult], status: str
-) -> RunContent:
+    label: SearchLabel, config: Mapping[str, Any], command: str, studies: Sequence[StudyResult], status: str,
+    sharing: Sharing | None = None,
+) -> RunContent:  # fmt: skip
     """Return what the run of a search shows, with the studies that are known so far."""
     params = config_params(config)
-    note = search_note(label.search, studies, cut_params(params))
+    note = search_note(label.search, studies, cut_params(params), sharing)
     metrics = {f"{result.task}.{name}": value for result in studies for name, value in _summary(result).items()}
     return RunContent(
         label.search,
         label.tags("search") | {KEY_TAG: label.key, "command": redact(command), _NOTE_TAG: note},
         params,
-        metrics,
+        metrics | _shared(sharing),
         status,
     )
+
+
+def _shared(sharing: Sharing | None) -> dict[str, float]:
+    """Return what one policy for all tasks costs each of them, and all together."""
+    if sharing is None or sharing.shared is None:
+        return {}
+    total = sharing.shared.total
+    prices = {"shared": total} | {f"shared.{task}": price for task, price in sharing.shared.prices.items()}
+    lost = {f"{name}.lost_macs": float(price.lost) for name, price in prices.items()}
+    ratios = {f"{name}.lost_macs_ratio": price.lost_ratio for name, price in prices.items()}
+    return lost | ratios | {"shared.macs_ratio": total.shared / total.keep_all}
 
 
 def _summary(result: StudyResult) -> dict[str, float]:

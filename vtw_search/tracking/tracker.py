@@ -13,18 +13,22 @@ from vtw_search.tracking.guard import cause_of, mlflow_environment, store_errors
 from vtw_search.tracking.settings import TrackingSettings
 from vtw_search.tracking.store import RunStore
 from vtw_search.tracking.tree import SearchTree, search_key
+from vtw_search.transfer import Sharing
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class Tracker(Protocol):
-    """Follows one search: `start`, then `log_study` per task, then `finish`."""
+    """Follows one search: `start`, then `log_study` per task, `log_sharing`, then `finish`."""
 
     def start(self, config: Mapping[str, Any], command: str) -> None:
         """Begin, or go on with, the run of the search; `config` is the resolved configuration."""
 
     def log_study(self, result: StudyResult, artifacts: Sequence[Path] = ()) -> None:
         """Log a task's result, its candidates and its files; logging it again updates it."""
+
+    def log_sharing(self, sharing: Sharing | None) -> None:
+        """Log how the tasks' policies do on each other's tasks, and one policy for all; nothing for a single task."""
 
     def finish(self, status: Status, artifacts: Sequence[Path] = ()) -> None:
         """Log the search's own files and how it ended."""
@@ -37,6 +41,9 @@ class NoTracker:
         """Do nothing."""
 
     def log_study(self, result: StudyResult, artifacts: Sequence[Path] = ()) -> None:
+        """Do nothing."""
+
+    def log_sharing(self, sharing: Sharing | None) -> None:
         """Do nothing."""
 
     def finish(self, status: Status, artifacts: Sequence[Path] = ()) -> None:
@@ -81,6 +88,10 @@ class MlflowTracker:
     def log_study(self, result: StudyResult, artifacts: Sequence[Path] = ()) -> None:
         """Log a task's result, its candidates and its files."""
         self._attempt(lambda: self._started().add_study(result, artifacts))
+
+    def log_sharing(self, sharing: Sharing | None) -> None:
+        """Log how the tasks' policies do on each other's tasks, and one policy for all; nothing for a single task."""
+        self._attempt(lambda: self._started().add_sharing(sharing))
 
     def finish(self, status: Status, artifacts: Sequence[Path] = ()) -> None:
         """Log the search's own files and how it ended."""

@@ -24,6 +24,7 @@ from vtw_search.tracking.content import (
 from vtw_search.tracking.params import config_params
 from vtw_search.tracking.settings import TrackingSettings
 from vtw_search.tracking.store import RunContent, RunStore
+from vtw_search.transfer import Sharing
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -39,6 +40,7 @@ class SearchTree:
         self._config: Mapping[str, Any] = {}
         self._command, self._parent = "", ""
         self._studies: dict[str, StudyResult] = {}
+        self._sharing: Sharing | None = None
         self._study_ids: dict[str, str] = {}
 
     def start(self, config: Mapping[str, Any], command: str) -> None:
@@ -57,7 +59,8 @@ class SearchTree:
         self._store.write(parent, content)
 
     def _content(self, status: str) -> RunContent:
-        return search_content(self._label, self._config, self._command, list(self._studies.values()), status)
+        studies = list(self._studies.values())
+        return search_content(self._label, self._config, self._command, studies, status, self._sharing)
 
     def _remember(self) -> None:
         runs = {"search": self._parent, "studies": self._study_ids}
@@ -73,6 +76,11 @@ class SearchTree:
         self._store.add_files(study.info.run_id, artifacts)
         self._store.write(self._store.run(study.info.run_id), study_content(self._label, result, len(rows), "FINISHED"))
         self._studies[result.task] = result
+        self._store.write(self._store.run(self._parent), self._content("RUNNING"))
+
+    def add_sharing(self, sharing: Sharing | None) -> None:
+        """Write what the tasks share to the parent run."""
+        self._sharing = sharing
         self._store.write(self._store.run(self._parent), self._content("RUNNING"))
 
     def _study_run(self, content: RunContent, task: str) -> Run:
