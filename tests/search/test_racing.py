@@ -184,9 +184,9 @@ def test_a_stopped_candidate_is_judged_by_what_there_is_and_never_chosen() -> No
 def test_a_stopped_candidate_is_a_pruned_trial_and_a_complete_one_another(tmp_path: Path) -> None:
     keep_all, complete = row_of(LAYERS, 1000), row_of(3, 10)
     stopped = Row(stopped_measurement(3), complete.judgements)
-    database = tmp_path / "optuna.db"
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}")
     for rows in ([keep_all, stopped], [keep_all, stopped], [keep_all, complete], [keep_all, complete]):
-        study = record_trials(database, "t", rows, LIMITS, {})
+        study = record_trials(storage, "t", rows, LIMITS, {})
     states = [trial.state for trial in study.trials]
     assert states == [optuna.trial.TrialState(state) for state in (1, 2, 1)]
 
