@@ -185,12 +185,14 @@ def test_a_search_outlives_lost_connections_and_continues_after_a_server_that_wa
     with postgres() as server:
         overrides = ("search=lost", "storage=postgres", f"storage.url={server.url}", "worker=0", "storage.lease_s=2")
         run = begin(tmp_path, *overrides)
-        cuts = 0
-        while not run.wait(0.5):
+        # Between two losses there is time for some work: on a busy machine a connection takes a second.
+        moments, cuts = random.Random(5), 0
+        while not run.wait(moments.uniform(2, 5)):
             server.cut_connections()
             cuts += 1
         assert run.status == 0, run.text
-        assert cuts > 2
+        assert cuts > 0
+        assert "does not answer" in run.text
         assert_same_rows(plain[0], "plain", tmp_path, "lost")
         shutil.rmtree(tmp_path / "runs")
         away = begin(tmp_path, *overrides, "storage.patience_s=1")
