@@ -100,7 +100,7 @@ def _explore(prepared: Prepared, study: Study, settings: SamplerSettings, limits
 
 def _untimed(study: Study, limits: Limits) -> Study:
     """Return the study without timing, which is left to the worker that finishes: the others would disturb it."""
-    if any("latency" in name for name in limits.at_most):
+    if limits.need_time:
         return study
     return Study(study.loaded, study.splits, replace(study.settings, repeats=0), study.progress)
 

@@ -177,11 +177,11 @@ def test_where_memory_runs_out_half_of_the_candidates_are_tried(
 
     sizes = []
 
-    def limited(model: Any, adapter: Any, prompt: Any, candidates: Any) -> Any:
+    def limited(model: Any, adapter: Any, prompt: Any, candidates: Any, check: Any) -> Any:
         sizes.append(len(candidates) - 1)
         if len(candidates) > 3:
             raise torch.OutOfMemoryError("no memory")
-        return run_one_pass(model, adapter, prompt, candidates)
+        return run_one_pass(model, adapter, prompt, candidates, check)
 
     monkeypatch.setattr(evaluator, "run_one_pass", limited)
     found = OnePassEvaluator(loaded, samples, "holdout", 0, 6).records_of(ON_THE_REFERENCE[:5])

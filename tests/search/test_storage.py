@@ -86,24 +86,16 @@ def lock(database: Path, seconds: float) -> threading.Thread:
     return thread
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite asks for a lock for 5 seconds before it gives up; here for a tenth."""
-    monkeypatch.setattr("vtw_search.search.storage._BUSY_S", 0.1)
-
-
-@pytest.mark.usefixtures("impatient")
 def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
     said: list[str] = []
     storage = make_storage("sqlite", tmp_path, None, 20, said.append)
     storage.studies.get_all_studies()
-    thread = lock(tmp_path / "optuna.db", 1.5)
+    thread = lock(tmp_path / "optuna.db", 6)
     assert len(record(storage).trials) == 3
     thread.join()
     assert said == [f"{tmp_path}/optuna.db does not answer (database is locked); trying for 20 s"]
 
 
-@pytest.mark.usefixtures("impatient")
 def test_a_database_that_stays_locked_is_an_error_and_not_damaged(tmp_path: Path) -> None:
     storage = make_storage("sqlite", tmp_path, None, 0.5, lambda text: None)
     record(storage)
@@ -205,6 +197,20 @@ def test_a_missing_client_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(MissingExtraError, match=r"needs psycopg; pip install 'vtw-search\[workers\]'"):
         _ = make_storage("postgres", tmp_path, "postgresql://me@host/db", 1, print).studies
+
+
+def test_a_client_that_waits_longer_than_the_patience_is_no_answer() -> None:
+    now, said = [0.0], list[str]()
+
+    def waits() -> None:
+        now[0] += 5
+        raise OperationalError("", {}, sqlite3.OperationalError("database is locked"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.monotonic", lambda: now[0])
+        with pytest.raises(StoreError):
+            Patience("d", 1, said.append, lambda seconds: None).call(waits)
+    assert len(said) == 1
 
 
 def test_patience_begins_anew_after_an_answer_that_lasted() -> None:

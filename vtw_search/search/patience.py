@@ -16,6 +16,8 @@ from vtw_search.errors import StoreError
 _Result = TypeVar("_Result")
 # A journal whose last line was torn by a full disk is no JSON any more.
 _ERRORS = (SQLAlchemyError, StorageInternalError, json.JSONDecodeError)
+# No single wait for a lock or a connection is longer: an action that took longer was answered in between.
+_LONGEST_WAIT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,18 @@ class Patience:
                 return action()
             except _ERRORS as error:
                 now, cause = time.monotonic(), _cause(error)
-                if given_up is None or now - began > self.seconds:
-                    # The first time, or it had answered for long.
+                if given_up is None or now - began > max(self.seconds, _LONGEST_WAIT_S):
+                    # The first time, or it had answered for long before.
                     given_up = now + self.seconds
                     self.say(f"{self.database} does not answer ({_line(cause)}); trying for {self.seconds:g} s")
                 if not _may_pass(cause) or now >= given_up:
                     raise self._error(cause) from error
                 self.sleep(min(1.0, self.seconds / 4))
+
+    @property
+    def wait_s(self) -> float:
+        """For how long the client of a database may wait at a time, so that it is asked several times."""
+        return min(5.0, self.seconds / 4)
 
     def _error(self, cause: BaseException) -> StoreError:
         remedy = "see to it and run again; what was measured is kept, and a study can be deleted: it is made anew"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -16,8 +17,6 @@ from vtw_search.errors import MissingExtraError, StoreError
 from vtw_search.search.leases import FileLeases, LeaseTable, SqlLeases
 from vtw_search.search.patience import Patience
 
-# SQLite itself waits so long for a lock, before it is asked again.
-_BUSY_S = 5
 # A journal's lock is held for milliseconds; an older one was left by a process that was killed.
 _DEAD_LOCK_S = 10
 
@@ -59,19 +58,24 @@ class Storage:
         """Return the table of the workers' leases: in the same database, or a file beside the study."""
         if self.url is None:
             return FileLeases(self.folder / "leases.json")
-        engine = create_engine(_with_driver(self.url), pool_pre_ping=True)
+        engine = create_engine(_with_driver(self.url), **self._client)
         with FileLock(self.folder / "storage.lock"):
             return SqlLeases(engine, self.folder.name, self.patience)
 
     def _open(self) -> BaseStorage:
         if self.kind == "sqlite":
             path = self.folder / "optuna.db"
-            return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": _BUSY_S}})
+            return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": self.patience.wait_s}})
         if self.kind == "journal":
             path = self.folder.absolute() / "optuna.journal"
             return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path), _DEAD_LOCK_S)))
         assert self.url is not None
-        return RDBStorage(_with_driver(self.url), engine_kwargs={"pool_pre_ping": True})
+        return RDBStorage(_with_driver(self.url), engine_kwargs=self._client)
+
+    @property
+    def _client(self) -> dict[str, Any]:
+        """How PostgreSQL is asked: connections that were lost are made anew, in whole seconds, 2 at least."""
+        return {"pool_pre_ping": True, "connect_args": {"connect_timeout": max(2, round(self.patience.wait_s))}}
 
 
 def make_storage(kind: str, folder: Path, url: str | None, patience_s: float, say: Callable[[str], None]) -> Storage:
