@@ -212,7 +212,7 @@ def _closest(results: Sequence[StudyResult]) -> list[str]:
     whole = [
         rows for policy, rows in found.items()
         if len(rows) == len(results) and not policy.is_keep_all
-        and all(row.measurement.failure is None for row in rows) and not all(row.feasible for row in rows)
+        and all(row.measurement.complete for row in rows) and not all(row.feasible for row in rows)
     ]  # fmt: skip
     if not whole:
         return []
