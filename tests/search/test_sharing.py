@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -213,6 +213,21 @@ def test_a_policy_that_fails_on_a_holdout_is_not_shared() -> None:
     assert found.shared is not None
     assert found.shared.policy.is_keep_all
     assert "withdraw@3 failed on the holdout of second: out of memory" in found.verdict
+
+
+def test_a_choice_that_was_raced_out_on_another_task_is_measured_there_in_full() -> None:
+    left, right = Task("left", {3: 0, 6: 0}), Task("right", {3: 20, 6: 0})
+    member = right.member((3, 6))
+    rows = [
+        Row(row.measurement.model_copy(update={"stopped": "accuracy_drop surely > 0.05", "accuracy_drop": 0.9}), ())
+        if row.measurement.layer == 3 else row
+        for row in member.result.rows
+    ]  # fmt: skip
+    found = share([left.member((3, 6)), replace(member, result=replace(member.result, rows=tuple(rows)))])
+    cell = found.transfer["left"]["right"]
+    assert (cell.measurement.stopped, cell.measurement.accuracy_drop) == (None, 0.2)
+    assert found.shared is not None
+    assert found.shared.policy == policy_of(6)
 
 
 def test_common_candidates_keep_their_order_and_leave_out_what_any_task_excludes() -> None:
