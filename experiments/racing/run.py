@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,8 +76,12 @@ def search(runs: Path, task: str, racing: type[Racing]) -> StudyResult:
         "noise.samples=0", "batch_size=25", f"samples.calibration={CALIBRATION}", "samples.selection=100",
         "samples.holdout=100", f"search=racing-{task}", f"runs={runs}", "racing.above=0",
     )  # fmt: skip
-    evaluator = mock.patch("vtw_search.search.study.OnePassEvaluator", Agreement)
-    with evaluator, mock.patch("vtw_search.driver.Racing", racing):
+    with ExitStack() as patches:
+        patches.enter_context(mock.patch("vtw_search.search.study.OnePassEvaluator", Agreement))
+        patches.enter_context(mock.patch("vtw_search.driver.Racing", racing))
+        # Pictures and trials of thousands of policies take longer than what is asked here.
+        patches.enter_context(mock.patch("vtw_search.driver.write_report", return_value=defaultdict(list)))
+        patches.enter_context(mock.patch("vtw_search.driver.record_trials"))
         [study] = run_search(config).studies
     return study
 

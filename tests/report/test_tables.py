@@ -52,6 +52,20 @@ def test_a_row_shows_the_numbers_of_its_measurement() -> None:
     assert line_of(lines, "8").split()[-2:] == ["-", "feasible"]
 
 
+def test_a_row_that_was_raced_out_is_not_taken_for_a_complete_one() -> None:
+    result = study()
+    rows = [
+        replace(row, measurement=row.measurement.model_copy(update={"stopped": "kl_nats surely > 0.01"}))
+        if row.measurement.layer == 2
+        else row
+        for row in result.rows
+    ]
+    lines = render(replace(result, rows=tuple(rows)))
+    assert line_of(lines, "2").rstrip().endswith("raced out")
+    assert "1 raced out, on fewer" in " ".join(" ".join(lines).split())
+    assert "1 raced out, on fewer" not in " ".join(" ".join(render(result)).split())
+
+
 def test_status_says_which_limits_are_broken_and_why_a_row_failed() -> None:
     lines = render(study(kl_bound=0.001))
     assert line_of(lines, "4").rstrip().endswith("no: KL, drop")
@@ -117,7 +131,7 @@ def test_csv_round_trip_equals_the_measurements() -> None:
     read = pd.read_csv(io.StringIO(text))
     names = {"layer", "policy", "feasible", "on_front", "chosen", "status"}
     numeric = set(read.columns) - names | {"layer"}
-    assert numeric == set(Measurement.model_fields) - {"task", "policy", "failure", "latency_problems"}
+    assert numeric == set(Measurement.model_fields) - {"task", "policy", "failure", "stopped", "latency_problems"}
     for (_, line), row in zip(read.iterrows(), result.rows, strict=True):
         for name in numeric:
             value = getattr(row.measurement, name)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.search.records import LAYERS, policy_of, records, row_of
+from vtw_search.engine import Extent, LayerTokens
 from vtw_search.evaluation.sequential import Race
 from vtw_search.policies import Policy
 from vtw_search.records import Measurement, RecordStore, SampleRecord
@@ -21,7 +24,9 @@ from vtw_search.search.answer import choose
 from vtw_search.search.judge import judge
 from vtw_search.search.limits import Limits
 from vtw_search.search.racing import Course, Racing, brought_back, stopped_early
+from vtw_search.search.saving import extent_of, racing_result
 from vtw_search.search.trials import record_trials
+from vtw_search.tokens import TokenLayout
 
 LIMITS = Limits(0.01, "answer", "reference_candidate", accuracy_drop=0.1, kl_tail=0.05)
 KINDS = ({"kind": "a"}, {"kind": "b"})
@@ -197,3 +202,28 @@ def test_who_is_brought_back_is_named() -> None:
     assert Race(0.0, 0.0, 1.0, 0.95).stops(np.array([[np.nan, 1.0], [0.0, 0.5], [0.0, np.nan]])).tolist() == [
         False, True, False
     ]  # fmt: skip
+
+
+def test_the_saving_is_what_was_not_scored() -> None:
+    """Batches of 4 and 2 samples; policy 1 has 4 of 6, and costs 8 of the 12 layer-tokens of branches."""
+    frame = pd.concat([
+        records(layer, "calibration", [0.0] * count, [1.0] * count)
+        for layer, count in ((LAYERS, 6), (1, 4), (2, 6))
+    ])  # fmt: skip
+    rows = [row_of(LAYERS, 9).measurement, stopped_measurement(1), row_of(2, 9).measurement]
+
+    def cost(policies: Sequence[Policy]) -> LayerTokens:
+        return LayerTokens(10, 8 * (policy_of(1) in policies) + 4 * (policy_of(2) in policies))
+
+    result = racing_result(rows, frame, cost, 4, 0.95)
+    assert (result.stopped, result.candidates) == (1, 3)
+    assert result.branch_work_saved == pytest.approx(2 * 8 / (6 * 12))
+    assert result.work_saved == pytest.approx(2 * 8 / (6 * 22))
+    assert result.text.startswith("racing stopped 1 of 3 candidates early and saved 22% of the branch work, 12% of all")
+    failed = [*rows, Measurement(task="t", policy=policy_of(3), layer=3, failure="nan")]
+    assert racing_result(failed, frame, cost, 4, 0.95).branch_work_saved == result.branch_work_saved
+
+
+def test_the_extent_of_a_sample() -> None:
+    visual = torch.tensor([[False, False, True, True, True, False]])
+    assert extent_of(TokenLayout(visual, torch.zeros_like(visual)), 2.5) == Extent(2, 1 + 1.5, 3)

@@ -104,7 +104,7 @@ def test_looser_limits_name_those_they_need_and_score_only_what_is_missing(
     again, output = search(folder, TIGHT)
     assert not scored
     assert again.studies[0].rows == before.studies[0].rows
-    assert "stopped early under tighter limits" not in output
+    assert "stopped early by racing before" not in output
     after, output = search(folder, LOOSE, "limits.kl_tail=null", "limits.accuracy_drop=1")
     stopped = {row.measurement.policy: row for row in before.studies[0].rows if row.measurement.stopped}
     back = [row for row in after.studies[0].rows if row.measurement.policy in stopped and row.measurement.complete]

@@ -138,7 +138,7 @@ def stopped_early(racing: Racing | None, frame: pd.DataFrame, samples: int) -> d
 
 
 def brought_back(labels: Sequence[str], most: int = 20) -> str:
-    """Return the line that names candidates which were stopped under tighter limits."""
+    """Return the line that names candidates which were stopped before and are needed now, as under looser limits."""
     more = f" and {len(labels) - most} more" if len(labels) > most else ""
     named = ", ".join(labels[:most]) + more
-    return f"stopped early under tighter limits, now scored on their missing samples: {len(labels)}, {named}"
+    return f"stopped early by racing before, now scored on their missing samples: {len(labels)}, {named}"

@@ -217,5 +217,5 @@ def _closest(results: Sequence[StudyResult]) -> list[str]:
     if not whole:
         return []
     worst = [max(rows, key=lambda row: max(relative_excess(row), default=0.0)) for rows in whole]
-    row = min(worst, key=lambda row: max(relative_excess(row)))
+    row = min(worst, key=lambda row: max(relative_excess(row), default=0.0))
     return [f"closest is {row.measurement.policy.label()}, blocked on {row.measurement.task} by {row.status}"]
