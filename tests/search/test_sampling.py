@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from optuna.distributions import IntDistribution
 
 from vtw_search import Policy
 from vtw_search.errors import UnknownNameError
@@ -13,7 +14,7 @@ from vtw_search.facts import ModelFacts
 from vtw_search.records import Measurement
 from vtw_search.results import Baseline, Judgement, Row
 from vtw_search.search.baselines import SEEDS, baselines_of, baselines_text, not_beaten
-from vtw_search.search.sampling import SAMPLERS, SamplerSettings, explore
+from vtw_search.search.sampling import SAMPLERS, SamplerSettings, _Exploration, _make_study, explore
 from vtw_search.search.space import make_space
 
 
@@ -27,24 +28,26 @@ def row_of(policy: Policy) -> Row:
     layers = [stage.layer for stage in policy.stages] or [12]
     accuracy, macs = min(1.0, sum(layers) / len(layers) / 8), 100 * sum(layers)
     excess = Judgement("accuracy_drop", 0.5, 1 - accuracy, 0, 1, "")
-    return Row(Measurement(task="t", policy=policy, layer=layers[0], accuracy=accuracy, macs=macs), (excess,))
+    measured = {"accuracy": accuracy, "macs": macs, "visual_tokens": 64}
+    return Row(Measurement(task="t", policy=policy, layer=layers[0], **measured), (excess,))
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_sampler_measures_no_policy_twice_and_keeps_to_its_trials(name: str, facts: ModelFacts) -> None:
+@pytest.mark.parametrize("name, pool", [*((name, 1) for name in SAMPLERS), ("tpe", 50), ("random", 5000)])
+def test_a_sampler_measures_no_policy_twice_and_keeps_to_its_trials(name: str, pool: int, facts: ModelFacts) -> None:
     space, asked = make_space(facts, {"himap": {}, "vtw": {}}, None), list[Policy]()
 
     def measure(policies: Sequence[Policy]) -> list[Row]:
         asked.extend(policies)
         return [row_of(policy) for policy in policies]
 
-    found = explore(space, SamplerSettings(name, 30, 8, 0), space.defaults(), measure)
+    found = explore(space, SamplerSettings(name, 24, 8, 0, pool), space.seeds(24), measure)
     assert found == asked
     assert found[0].is_keep_all
     assert len(found) == len(set(found))
     # A sampler that proposes nothing new any more is stopped before.
-    assert len(found) == 30 or (name == "gp" and len(found) > 12)
-    assert set(space.defaults()) <= set(found)
+    assert len(found) == 24 or (name == "gp" and len(found) > 12)
+    assert set(found[1 : 1 + len(space.seeds(24))]) == set(space.seeds(24))
+    assert {Policy.withdraw(layer) for layer in range(1, 12)} <= set(found)
 
 
 def test_a_small_space_ends_a_sampler(facts: ModelFacts) -> None:
@@ -53,6 +56,35 @@ def test_a_small_space_ends_a_sampler(facts: ModelFacts) -> None:
     assert {policy.label() for policy in found} == {"keep-all", "withdraw@2", "withdraw@3"}
     with pytest.raises(UnknownNameError, match="did you mean 'tpe'"):
         explore(space, SamplerSettings("tp", 50, 4, 0), [], lambda policies: [])
+
+
+def test_numbers_are_told_to_the_sampler_by_their_rank(facts: ModelFacts) -> None:
+    space = make_space(facts, {"fastv": {"layer": [5, 3, 9], "keep": [0.5, 0.25]}, "himap": {}}, None)
+    exploration = _Exploration(
+        space, SamplerSettings("random", 9, 1, 0), _make_study(SamplerSettings("random", 9, 1, 0))
+    )
+    place = ("fastv", {"layer": 9, "keep": 0.25})
+    policy = space.policy(*place)
+    assert policy is not None
+    exploration.places[policy] = place
+    exploration.learn([row_of(policy)], [])
+    [trial] = exploration.study.trials
+    assert trial.params == {"recipe": "fastv", "fastv.layer": 2, "fastv.keep": 0}
+    assert trial.values == [row_of(policy).measurement.accuracy, row_of(policy).measurement.macs]
+    assert isinstance(trial.distributions["fastv.layer"], IntDistribution)
+
+
+def test_neighbours_differ_in_one_parameter_by_one_rank(facts: ModelFacts) -> None:
+    space = make_space(facts, {"curve": {"middle": [0.5, 0.2, 0.7], "width": [0.1]}}, None)
+    place = {"shape": "linear", "middle": 0.5, "width": 0.1, "scorer": "uniform"}
+    near = [chosen for _, chosen in space.near("curve", place)]
+    assert {chosen["middle"] for chosen in near} == {0.2, 0.5, 0.7}
+    assert all(sum(chosen[key] != place[key] for key in place) == 1 for chosen in near)
+    assert [
+        chosen["middle"]
+        for _, chosen in space.near("curve", place | {"middle": 0.2})
+        if chosen["shape"] == "linear" and chosen["scorer"] == "uniform"
+    ] == [0.5]
 
 
 def test_baselines_cost_what_the_winner_costs(facts: ModelFacts) -> None:
