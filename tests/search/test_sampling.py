@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from numpy.random import default_rng
 from optuna.distributions import IntDistribution
+from optuna.trial import FixedTrial
 
 from vtw_search import Policy
 from vtw_search.errors import UnknownNameError
@@ -14,7 +16,15 @@ from vtw_search.facts import ModelFacts
 from vtw_search.records import Measurement
 from vtw_search.results import Baseline, Judgement, Row
 from vtw_search.search.baselines import SEEDS, baselines_of, baselines_text, not_beaten
-from vtw_search.search.sampling import SAMPLERS, SamplerSettings, _Exploration, _make_study, explore
+from vtw_search.search.sampling import (
+    SAMPLERS,
+    SamplerSettings,
+    combination_of,
+    explore,
+    make_study,
+    propose,
+    tell_starts,
+)
 from vtw_search.search.space import make_space
 
 
@@ -58,20 +68,37 @@ def test_a_small_space_ends_a_sampler(facts: ModelFacts) -> None:
         explore(space, SamplerSettings("tp", 50, 4, 0), [], lambda policies: [])
 
 
-def test_numbers_are_told_to_the_sampler_by_their_rank(facts: ModelFacts) -> None:
-    space = make_space(facts, {"fastv": {"layer": [5, 3, 9], "keep": [0.5, 0.25]}, "himap": {}}, None)
-    exploration = _Exploration(
-        space, SamplerSettings("random", 9, 1, 0), _make_study(SamplerSettings("random", 9, 1, 0))
-    )
-    place = ("fastv", {"layer": 9, "keep": 0.25})
-    policy = space.policy(*place)
-    assert policy is not None
-    exploration.places[policy] = place
-    exploration.learn([row_of(policy)], [])
-    [trial] = exploration.study.trials
-    assert trial.params == {"recipe": "fastv", "fastv.layer": 2, "fastv.keep": 0}
-    assert trial.values == [row_of(policy).measurement.accuracy, row_of(policy).measurement.macs]
-    assert isinstance(trial.distributions["fastv.layer"], IntDistribution)
+def test_a_sampler_is_told_of_its_starts_with_numbers_by_their_rank(facts: ModelFacts) -> None:
+    space = make_space(facts, {"fastv": {"layer": [5, 3, 9], "keep": [0.5, 0.25]}, "vtw": {"layer": [9, 7]}}, None)
+    study = make_study(SamplerSettings("random", 9, 1, 0))
+    known = {policy: row_of(policy) for policy in (Policy.withdraw(7), *space.defaults()[:1])}
+    tell_starts(study, space, known)
+    first, second = study.trials
+    assert first.params == {"recipe": "fastv", "fastv.layer": 1, "fastv.keep": 1}
+    assert second.params == {"recipe": "vtw", "vtw.layer": 0}
+    assert second.values == [known[Policy.withdraw(7)].measurement.accuracy, 700]
+    assert isinstance(first.distributions["fastv.layer"], IntDistribution)
+    read = [space.policy(*combination_of(FixedTrial(trial.params), space)) for trial in (first, second)]
+    assert read == [space.defaults()[0], Policy.withdraw(7)]
+
+
+def test_what_the_proxy_chose_comes_with_trials_of_its_own(facts: ModelFacts) -> None:
+    space, settings = make_space(facts, {"himap": {}}, None), SamplerSettings("random", 99, 4, 0, 10_000)
+    study = make_study(settings)
+    known = {policy: row_of(policy) for policy in (Policy.keep_all(), *space.seeds(40))}
+    chosen = propose(study, space, settings, known, [], 99)
+    assert len(chosen) == 4
+    for policy, [trial] in chosen.items():
+        assert space.policy(*combination_of(FixedTrial(trial.params), space)) == policy
+    again = propose(study, space, settings, known, list(chosen), 99)
+    assert not set(again) & {*chosen, *known}
+
+
+def test_a_pool_as_large_as_the_space_is_the_space(facts: ModelFacts) -> None:
+    space = make_space(facts, {"himap": {}, "vtw": {}}, None)
+    assert set(space.located(space.draw(default_rng(0), space.size))) == set(space.policies())
+    drawn = [name for name, _ in space.draw(default_rng(0), space.size - 1)]
+    assert abs(drawn.count("vtw") - 11) < 12
 
 
 def test_neighbours_differ_in_one_parameter_by_one_rank(facts: ModelFacts) -> None:
