@@ -106,12 +106,16 @@ class SpaceSettings(Group):
 
 
 class SamplerConfig(Group):
-    """How a space is explored: `auto` enumerates up to `enumerate_up_to` policies and samples with `tpe` beyond."""
+    """How a space is explored: `auto` enumerates up to `enumerate_up_to` policies and samples beyond.
+
+    With a `pool`, a proxy picks what is measured from the proposals and so many other combinations.
+    """
 
     name: Literal["auto", "enumerate", "tpe", "random", "nsga2", "nsga3", "qmc", "gp"] = "auto"
     enumerate_up_to: Count = 200
     trials: Count = 200
     batch: Count = 16
+    pool: Annotated[int, Field(ge=0)] = 1000
 
 
 class RacingSettings(Group):

@@ -35,7 +35,7 @@ from vtw_search.search.noise import noise_floor
 from vtw_search.search.objective import objective_of
 from vtw_search.search.racing import Racing
 from vtw_search.search.reach import check_names, check_reach, reach, reach_text, slices_in
-from vtw_search.search.sampling import SamplerSettings, explore
+from vtw_search.search.sampling import DEFAULT_SAMPLER, SamplerSettings, explore
 from vtw_search.search.saving import saving
 from vtw_search.search.sharing import Member, share
 from vtw_search.search.space import Space, candidates_of, make_space
@@ -234,7 +234,7 @@ def _explored(config: SearchConfig, study: Study, space: Space, limits: Limits, 
     settings = sampler_settings(config, space)
     if settings is None:
         return candidates_of(space)
-    return explore(space, settings, space.defaults(), partial(judged, study, limits, racing))
+    return explore(space, settings, space.seeds(settings.trials), partial(judged, study, limits, racing))
 
 
 def sampler_settings(config: SearchConfig, space: Space, worker: int = 0) -> SamplerSettings | None:
@@ -242,8 +242,8 @@ def sampler_settings(config: SearchConfig, space: Space, worker: int = 0) -> Sam
     sampler = config.sampler
     if sampler.name == "enumerate" or (sampler.name == "auto" and space.size <= sampler.enumerate_up_to):
         return None
-    name = "tpe" if sampler.name == "auto" else sampler.name
-    return SamplerSettings(name, sampler.trials, sampler.batch, config.seed + worker)
+    name = DEFAULT_SAMPLER if sampler.name == "auto" else sampler.name
+    return SamplerSettings(name, sampler.trials, sampler.batch, config.seed + worker, sampler.pool)
 
 
 def judged(study: Study, limits: Limits, racing: Racing | None, policies: Sequence[Policy]) -> list[Row]:

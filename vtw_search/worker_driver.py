@@ -87,7 +87,7 @@ def _share(prepared: Prepared, study: Study, team: Team) -> list[Policy]:
 
 
 def _explore(prepared: Prepared, study: Study, settings: SamplerSettings, limits: Limits, team: Team) -> list[Policy]:
-    seeds, racing = prepared.space.defaults(), racing_of(prepared, study, limits)
+    seeds, racing = prepared.space.seeds(settings.trials), racing_of(prepared, study, limits)
     study.score_together([Policy.keep_all(), *seeds], team)
     decisive = [study.identity(SEARCH_SPLITS), limits.as_dict(), settings.name, dict(prepared.space.values)]
     name = f"{prepared.config.search_name}: exploring {study.settings.task} {_digest(decisive)}"

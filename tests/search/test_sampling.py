@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from numpy.random import default_rng
+from optuna.distributions import IntDistribution
+from optuna.trial import FixedTrial
 
 from vtw_search import Policy
 from vtw_search.errors import UnknownNameError
@@ -13,7 +16,15 @@ from vtw_search.facts import ModelFacts
 from vtw_search.records import Measurement
 from vtw_search.results import Baseline, Judgement, Row
 from vtw_search.search.baselines import SEEDS, baselines_of, baselines_text, not_beaten
-from vtw_search.search.sampling import SAMPLERS, SamplerSettings, explore
+from vtw_search.search.sampling import (
+    SAMPLERS,
+    SamplerSettings,
+    combination_of,
+    explore,
+    make_study,
+    propose,
+    tell_starts,
+)
 from vtw_search.search.space import make_space
 
 
@@ -27,24 +38,26 @@ def row_of(policy: Policy) -> Row:
     layers = [stage.layer for stage in policy.stages] or [12]
     accuracy, macs = min(1.0, sum(layers) / len(layers) / 8), 100 * sum(layers)
     excess = Judgement("accuracy_drop", 0.5, 1 - accuracy, 0, 1, "")
-    return Row(Measurement(task="t", policy=policy, layer=layers[0], accuracy=accuracy, macs=macs), (excess,))
+    measured = {"accuracy": accuracy, "macs": macs, "visual_tokens": 64}
+    return Row(Measurement(task="t", policy=policy, layer=layers[0], **measured), (excess,))
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_sampler_measures_no_policy_twice_and_keeps_to_its_trials(name: str, facts: ModelFacts) -> None:
+@pytest.mark.parametrize("name, pool", [*((name, 1) for name in SAMPLERS), ("tpe", 50), ("random", 5000)])
+def test_a_sampler_measures_no_policy_twice_and_keeps_to_its_trials(name: str, pool: int, facts: ModelFacts) -> None:
     space, asked = make_space(facts, {"himap": {}, "vtw": {}}, None), list[Policy]()
 
     def measure(policies: Sequence[Policy]) -> list[Row]:
         asked.extend(policies)
         return [row_of(policy) for policy in policies]
 
-    found = explore(space, SamplerSettings(name, 30, 8, 0), space.defaults(), measure)
+    found = explore(space, SamplerSettings(name, 24, 8, 0, pool), space.seeds(24), measure)
     assert found == asked
     assert found[0].is_keep_all
     assert len(found) == len(set(found))
     # A sampler that proposes nothing new any more is stopped before.
-    assert len(found) == 30 or (name == "gp" and len(found) > 12)
-    assert set(space.defaults()) <= set(found)
+    assert len(found) == 24 or (name == "gp" and len(found) > 12)
+    assert set(found[1 : 1 + len(space.seeds(24))]) == set(space.seeds(24))
+    assert {Policy.withdraw(layer) for layer in range(1, 12)} <= set(found)
 
 
 def test_a_small_space_ends_a_sampler(facts: ModelFacts) -> None:
@@ -53,6 +66,52 @@ def test_a_small_space_ends_a_sampler(facts: ModelFacts) -> None:
     assert {policy.label() for policy in found} == {"keep-all", "withdraw@2", "withdraw@3"}
     with pytest.raises(UnknownNameError, match="did you mean 'tpe'"):
         explore(space, SamplerSettings("tp", 50, 4, 0), [], lambda policies: [])
+
+
+def test_a_sampler_is_told_of_its_starts_with_numbers_by_their_rank(facts: ModelFacts) -> None:
+    space = make_space(facts, {"fastv": {"layer": [5, 3, 9], "keep": [0.5, 0.25]}, "vtw": {"layer": [9, 7]}}, None)
+    study = make_study(SamplerSettings("random", 9, 1, 0))
+    known = {policy: row_of(policy) for policy in (Policy.withdraw(7), *space.defaults()[:1])}
+    tell_starts(study, space, known)
+    first, second = study.trials
+    assert first.params == {"recipe": "fastv", "fastv.layer": 1, "fastv.keep": 1}
+    assert second.params == {"recipe": "vtw", "vtw.layer": 0}
+    assert second.values == [known[Policy.withdraw(7)].measurement.accuracy, 700]
+    assert isinstance(first.distributions["fastv.layer"], IntDistribution)
+    read = [space.policy(*combination_of(FixedTrial(trial.params), space)) for trial in (first, second)]
+    assert read == [space.defaults()[0], Policy.withdraw(7)]
+
+
+def test_what_the_proxy_chose_comes_with_trials_of_its_own(facts: ModelFacts) -> None:
+    space, settings = make_space(facts, {"himap": {}}, None), SamplerSettings("random", 99, 4, 0, 10_000)
+    study = make_study(settings)
+    known = {policy: row_of(policy) for policy in (Policy.keep_all(), *space.seeds(40))}
+    chosen = propose(study, space, settings, known, [], 99)
+    assert len(chosen) == 4
+    for policy, [trial] in chosen.items():
+        assert space.policy(*combination_of(FixedTrial(trial.params), space)) == policy
+    again = propose(study, space, settings, known, list(chosen), 99)
+    assert not set(again) & {*chosen, *known}
+
+
+def test_a_pool_as_large_as_the_space_is_the_space(facts: ModelFacts) -> None:
+    space = make_space(facts, {"himap": {}, "vtw": {}}, None)
+    assert set(space.located(space.draw(default_rng(0), space.size))) == set(space.policies())
+    drawn = [name for name, _ in space.draw(default_rng(0), space.size - 1)]
+    assert abs(drawn.count("vtw") - 11) < 12
+
+
+def test_neighbours_differ_in_one_parameter_by_one_rank(facts: ModelFacts) -> None:
+    space = make_space(facts, {"curve": {"middle": [0.5, 0.2, 0.7], "width": [0.1]}}, None)
+    place = {"shape": "linear", "middle": 0.5, "width": 0.1, "scorer": "uniform"}
+    near = [chosen for _, chosen in space.near("curve", place)]
+    assert {chosen["middle"] for chosen in near} == {0.2, 0.5, 0.7}
+    assert all(sum(chosen[key] != place[key] for key in place) == 1 for chosen in near)
+    assert [
+        chosen["middle"]
+        for _, chosen in space.near("curve", place | {"middle": 0.2})
+        if chosen["shape"] == "linear" and chosen["scorer"] == "uniform"
+    ] == [0.5]
 
 
 def test_baselines_cost_what_the_winner_costs(facts: ModelFacts) -> None:

@@ -1,20 +1,25 @@
 """Exploring a space that is too large to enumerate: Optuna proposes, the engine scores whole batches.
 
-Optuna only guides: what was measured before, in this search or another, is told to it from the stored rows.
+Optuna only guides: what was measured before, in this search or another, is told to it from the stored rows. A proxy may
+order its proposals among other combinations, drawn at random and next to the front.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import optuna
 
 from vtw_search.errors import unknown_name
 from vtw_search.policies import Policy
+from vtw_search.recipes import Value
 from vtw_search.results import Row
-from vtw_search.search.space import Space
+from vtw_search.search.front import mark_front
+from vtw_search.search.proxy import Proxy
+from vtw_search.search.space import Combination, Space, are_numbers
 
 # Every choice by Optuna may repeat an earlier one, which costs nothing; this many in a row mean that it has converged.
 MOST_REPEATS = 20
@@ -27,14 +32,17 @@ class SamplerSettings:
     Attributes:
         name: of the sampler.
         trials: distinct policies to measure, seeds included.
-        batch: proposals per round, which are scored together.
+        batch: policies per round, which are scored together.
         seed: of the sampler.
+        pool: combinations drawn at random for the proxy to order, beside the sampler's proposals and the neighbours of
+            the front; 0 measures the proposals as they come.
     """
 
     name: str
     trials: int
     batch: int
     seed: int
+    pool: int = 0
 
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
@@ -45,6 +53,8 @@ SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed, scramble=True),
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
 }
+# What `auto` is where a space is not enumerated.
+DEFAULT_SAMPLER = "tpe"
 
 
 def explore(
@@ -55,15 +65,15 @@ def explore(
     Args:
         space: what may be chosen.
         settings: how.
-        seeds: measured before the sampler starts; keep-all is always one.
+        seeds: measured before the sampler starts, and told to it if they lie in the space; keep-all is always one.
         measure: brings the given policies up to date and returns their judged rows, in order.
 
     Raises:
         UnknownNameError: there is no such sampler.
     """
     study = make_study(settings)
-    known = {row.measurement.policy: row for row in measure([Policy.keep_all(), *seeds])}
-    enqueue_defaults(study, space)
+    known = {row.measurement.policy: row for row in measure(list(dict.fromkeys([Policy.keep_all(), *seeds])))}
+    tell_starts(study, space, known)
     repeats = 0
     while len(known) < settings.trials and repeats < MOST_REPEATS:
         chosen = propose(study, space, settings, known, (), settings.trials - len(known))
@@ -90,10 +100,11 @@ def make_study(settings: SamplerSettings) -> optuna.Study:
     return optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
 
 
-def enqueue_defaults(study: optuna.Study, space: Space) -> None:
-    """Let a study begin with every recipe as it was published, whose rows are known."""
-    for name, parameters in space.values.items():
-        study.enqueue_trial({"recipe": name, **{f"{name}.{key}": values[0] for key, values in parameters.items()}})
+def tell_starts(study: optuna.Study, space: Space, known: Mapping[Policy, Row]) -> None:
+    """Tell a study of the measured policies among those that a sampler starts from."""
+    for policy, place in space.located(space.starts()).items():
+        if policy in known:
+            tell(study, _asked(study, space, place), known[policy])
 
 
 def propose(
@@ -108,24 +119,71 @@ def propose(
         taken: policies that others are measuring.
         room: how many more may be measured.
     """
-    chosen: dict[Policy, list[optuna.Trial]] = {}
+    proposed: dict[Policy | None, list[optuna.Trial]] = {}
     for trial in [study.ask() for _ in range(settings.batch)]:
-        policy = policy_of(trial, space)
-        free = policy is not None and policy not in known and policy not in taken
-        if policy is not None and (policy in chosen or (free and len(chosen) < room)):
-            chosen.setdefault(policy, []).append(trial)
-        else:
+        proposed.setdefault(policy_of(trial, space), []).append(trial)
+    candidates = space.located(combination_of(trials[0], space) for trials in proposed.values())
+    if settings.pool:
+        random = np.random.default_rng([settings.seed, len(known)])
+        candidates |= space.located([*_near_front(study, space, known), *space.draw(random, settings.pool)])
+    fresh = {policy: place for policy, place in candidates.items() if policy not in known and policy not in taken}
+    chosen = _ordered(list(fresh), space, settings, known)[: min(settings.batch, room)]
+    for policy, trials in proposed.items():
+        for trial in trials if policy not in chosen else ():
             tell(study, trial, None if policy is None else known.get(policy))
-    return chosen
+    return {policy: proposed.get(policy) or [_asked(study, space, fresh[policy])] for policy in chosen}
+
+
+def _ordered(
+    fresh: Sequence[Policy], space: Space, settings: SamplerSettings, known: Mapping[Policy, Row]
+) -> Sequence[Policy]:
+    """Return candidates as the proxy orders them, as many as a batch holds; as they are without a pool."""
+    if not fresh or not settings.pool:
+        return fresh
+    rows = [row for row in known.values() if row.measurement.accuracy is not None and row.measurement.macs is not None]
+    return Proxy(space.facts.num_layers, rows).best(fresh, settings.batch)
+
+
+def _near_front(study: optuna.Study, space: Space, known: Mapping[Policy, Row]) -> Iterator[Combination]:
+    """Yield the neighbours of the rows on the front that lie in the space."""
+    front = {row.measurement.policy for row in mark_front(list(known.values())) if row.on_front}
+    trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    for policy, place in space.located(combination_of(trial, space) for trial in trials).items():
+        if policy in front:
+            yield from space.near(*place)
+
+
+def _asked(study: optuna.Study, space: Space, place: Combination) -> optuna.Trial:
+    """Return a trial of a combination that the sampler did not propose. No other may wait in the study's queue."""
+    recipe, chosen = place
+    values = space.values[recipe]
+    parameters = {f"{recipe}.{key}": _rank(values[key], value) for key, value in chosen.items()}
+    study.enqueue_trial({"recipe": recipe, **parameters})
+    trial = study.ask()
+    combination_of(trial, space)
+    return trial
 
 
 def policy_of(trial: optuna.trial.BaseTrial, space: Space) -> Policy | None:
     """Return the policy of a trial's parameters; None where they do not go together."""
+    return space.policy(*combination_of(trial, space))
+
+
+def combination_of(trial: optuna.trial.BaseTrial, space: Space) -> Combination:
+    """Return what a trial's parameters stand for. Numbers are suggested by their rank: samplers see which are close."""
     name = str(trial.suggest_categorical("recipe", list(space.values)))
-    chosen = {
-        key: trial.suggest_categorical(f"{name}.{key}", list(values)) for key, values in space.values[name].items()
-    }
-    return space.policy(name, chosen)
+    return name, {key: _suggest(trial, f"{name}.{key}", values) for key, values in space.values[name].items()}
+
+
+def _suggest(trial: optuna.trial.BaseTrial, name: str, values: Sequence[Value]) -> Value:
+    if are_numbers(values):
+        return sorted(values)[trial.suggest_int(name, 0, len(values) - 1)]
+    return trial.suggest_categorical(name, list(values))  # type: ignore[no-any-return]
+
+
+def _rank(values: Sequence[Value], value: Value) -> Value:
+    """Return what `_suggest` would suggest for a value."""
+    return sorted(values).index(value) if are_numbers(values) else value
 
 
 def tell(study: optuna.Study, trial: optuna.Trial, row: Row | None) -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
+
+import numpy as np
 
 from vtw_search.errors import ConfigError, near_matches
 from vtw_search.facts import ModelFacts
 from vtw_search.policies import Policy
 from vtw_search.recipes import Value, find_recipe
+from vtw_search.recipes.base import layers_of, some
 from vtw_search.runtime import make_ready
+
+# A recipe and what was chosen for its parameters.
+Combination = tuple[str, Mapping[str, Value]]
 
 
 @dataclass(frozen=True)
@@ -36,13 +42,59 @@ class Space:
         """Return the policy of a combination; None where its parts do not go together."""
         return find_recipe(recipe).policy(self.facts, chosen)
 
+    def starts(self) -> Iterator[Combination]:
+        """Yield the combinations that a sampler starts from: every recipe's default, and all of `vtw`."""
+        for name, parameters in self.values.items():
+            yield name, {key: values[0] for key, values in parameters.items()}
+        for layer in self.values.get("vtw", {}).get("layer", []):
+            yield "vtw", {"layer": layer}
+
+    def draw(self, random: np.random.Generator, count: int) -> Iterator[Combination]:
+        """Yield `count` combinations at random, each as likely as any; all of them where there are no more."""
+        sizes = {name: math.prod(map(len, parameters.values())) for name, parameters in self.values.items()}
+        every = range(self.size) if count >= self.size else random.integers(self.size, size=count).tolist()
+        for number in every:
+            for name, size in sizes.items():
+                if number < size:
+                    yield name, self._combination(name, number)
+                    break
+                number -= size
+
+    def _combination(self, name: str, number: int) -> Mapping[str, Value]:
+        """Return combination `number` of a recipe, counted with its first parameter the fastest."""
+        chosen = {}
+        for key, values in self.values[name].items():
+            number, place = divmod(number, len(values))
+            chosen[key] = values[place]
+        return chosen
+
+    def near(self, recipe: str, chosen: Mapping[str, Value]) -> Iterator[Combination]:
+        """Yield the combinations that differ in one parameter: by one rank in a number, anyhow in anything else."""
+        for key, values in self.values[recipe].items():
+            for value in _next_to(values, chosen[key]):
+                yield recipe, {**chosen, key: value}
+
+    def located(self, places: Iterable[Combination]) -> dict[Policy, Combination]:
+        """Return the distinct policies of combinations, each with the first that makes it."""
+        found: dict[Policy, Combination] = {}
+        for place in places:
+            policy = self.policy(*place)
+            if policy is not None:
+                found.setdefault(policy, place)
+        return found
+
     def defaults(self) -> list[Policy]:
-        """Return every recipe with the first of each parameter's values."""
-        found = (
-            self.policy(name, {key: values[0] for key, values in parameters.items()})
-            for name, parameters in self.values.items()
-        )
-        return list(dict.fromkeys(policy for policy in found if policy is not None))
+        """Return the policies of `starts`."""
+        return list(self.located(self.starts()))
+
+    def seeds(self, trials: int) -> list[Policy]:
+        """Return what a sampler of so many trials measures first: `defaults`, and the sweep over withdrawals.
+
+        One pass scores all withdrawals at one layer for little more than the reference, and what they show orders
+        deeper policies. They take at most half of the trials.
+        """
+        sweep = map(Policy.withdraw, some(layers_of(self.facts), max(2, trials // 2)))
+        return list(dict.fromkeys([*self.defaults(), *sweep]))
 
     def policies(self) -> Iterator[Policy]:
         """Yield every distinct policy, recipe by recipe."""
@@ -53,6 +105,19 @@ class Space:
                 if policy is not None and policy not in seen:
                     seen.add(policy)
                     yield policy
+
+
+def are_numbers(values: Sequence[Value]) -> bool:
+    """Whether all values are numbers, so that they have an order."""
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _next_to(values: Sequence[Value], value: Value) -> Sequence[Value]:
+    if not are_numbers(values):
+        return [other for other in values if other != value]
+    ordered = sorted(values)
+    place = ordered.index(value)
+    return [*ordered[max(place - 1, 0) : place], *ordered[place + 1 : place + 2]]
 
 
 def make_space(facts: ModelFacts, recipes: Mapping[str, Mapping[str, Any]], layers: tuple[int, int] | None) -> Space:

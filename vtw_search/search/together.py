@@ -14,7 +14,7 @@ import optuna
 from vtw_search.policies import Policy
 from vtw_search.results import Row
 from vtw_search.search.board import Board, copy_of
-from vtw_search.search.sampling import MOST_REPEATS, SamplerSettings, enqueue_defaults, make_study, propose, tell
+from vtw_search.search.sampling import MOST_REPEATS, SamplerSettings, make_study, propose, tell, tell_starts
 from vtw_search.search.space import Space
 from vtw_search.search.team import Team
 
@@ -56,7 +56,7 @@ class _Explorer:
         # A worker that begins again must not propose once more what it proposed before.
         self._study = make_study(replace(settings, seed=settings.seed + 7919 * len(board.measured())))
         self._known = self._rows([Policy.keep_all(), *seeds])
-        enqueue_defaults(self._study, space)
+        tell_starts(self._study, space, self._known)
         self._seen: set[int] = set()
         self._chosen: dict[Policy, list[optuna.Trial]] = {}
         self._repeats = self._running = 0
