@@ -16,20 +16,11 @@ from typing import Any
 from rich.console import Console
 
 from vtw_search.config import SearchConfig
-from vtw_search.driver import (
-    Prepared,
-    SearchResult,
-    finish_search,
-    judged,
-    limits_of,
-    noise_of,
-    prepare,
-    racing_of,
-    sampler_settings,
-    search_folder,
-)
+from vtw_search.driver import SearchResult, finish_search
+from vtw_search.exploration import judged, noise_of, racing_of, sampler_settings
 from vtw_search.files import write_text_atomically
 from vtw_search.policies import Policy
+from vtw_search.preparation import Prepared, limits_of, prepare, search_folder
 from vtw_search.progress import WorkProgress
 from vtw_search.search.board import Board
 from vtw_search.search.leases import LeaseHolder

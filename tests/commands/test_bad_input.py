@@ -113,7 +113,7 @@ def test_bad_task_files(
 def test_a_name_cannot_be_continued_with_another_seed(
     capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from vtw_search.driver import _save_config
+    from vtw_search.preparation import _save_config
 
     monkeypatch.chdir(tmp_path)
     _save_config(load_config("search=a"), tmp_path / "runs" / "a")
@@ -131,7 +131,7 @@ def test_a_missing_extra_is_said_in_one_line(capsys: Any, monkeypatch: pytest.Mo
 def test_a_password_is_in_no_message_and_not_in_the_saved_configuration(
     capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from vtw_search.driver import _save_config
+    from vtw_search.preparation import _save_config
 
     line = run(capsys, monkeypatch, tmp_path, "storage=postgres", "storage.url=mysql://me:secret@host/db")
     assert "secret" not in line

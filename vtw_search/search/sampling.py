@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import optuna
@@ -178,7 +179,8 @@ def combination_of(trial: optuna.trial.BaseTrial, space: Space) -> Combination:
 def _suggest(trial: optuna.trial.BaseTrial, name: str, values: Sequence[Value]) -> Value:
     if are_numbers(values):
         return sorted(values)[trial.suggest_int(name, 0, len(values) - 1)]
-    return trial.suggest_categorical(name, list(values))  # type: ignore[no-any-return]
+    chosen: Any = trial.suggest_categorical(name, list(values))
+    return values[list(values).index(chosen)]
 
 
 def _rank(values: Sequence[Value], value: Value) -> Value:

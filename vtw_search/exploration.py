@@ -1,0 +1,58 @@
+"""How the candidates of one task are found and measured, alone or as one of several workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from vtw_search.config import SearchConfig
+from vtw_search.policies import Policy
+from vtw_search.preparation import Prepared, load
+from vtw_search.results import Row
+from vtw_search.search.answer import judged_rows
+from vtw_search.search.limits import Limits
+from vtw_search.search.noise import noise_floor
+from vtw_search.search.racing import Racing
+from vtw_search.search.reach import slices_in
+from vtw_search.search.sampling import DEFAULT_SAMPLER, SamplerSettings, explore
+from vtw_search.search.space import Space, candidates_of
+from vtw_search.search.study import SEARCH_SPLITS, Study
+
+
+def racing_of(prepared: Prepared, study: Study, limits: Limits) -> Racing | None:
+    """Return the races of one task's candidates; None in a small space, whose tables and curves are then complete."""
+    config = prepared.config
+    if config.racing.above is None or prepared.space.size <= config.racing.above:
+        return None
+    samples = [sample for split in SEARCH_SPLITS for sample in study.splits[split]]
+    return Racing(limits, config.racing.confidence, tuple(slices_in(samples)))
+
+
+def explored_alone(
+    config: SearchConfig, study: Study, space: Space, limits: Limits, racing: Racing | None
+) -> list[Policy]:
+    """Return the candidates of one task: all of a small space, or what a sampler has measured of a large one."""
+    settings = sampler_settings(config, space)
+    if settings is None:
+        return candidates_of(space)
+    return explore(space, settings, space.seeds(settings.trials), partial(judged, study, limits, racing))
+
+
+def sampler_settings(config: SearchConfig, space: Space, worker: int = 0) -> SamplerSettings | None:
+    """Return how a space is explored; None where it is enumerated."""
+    sampler = config.sampler
+    if sampler.name == "enumerate" or (sampler.name == "auto" and space.size <= sampler.enumerate_up_to):
+        return None
+    name = DEFAULT_SAMPLER if sampler.name == "auto" else sampler.name
+    return SamplerSettings(name, sampler.trials, sampler.batch, config.seed + worker, sampler.pool)
+
+
+def judged(study: Study, limits: Limits, racing: Racing | None, policies: Sequence[Policy]) -> list[Row]:
+    """Measure policies, and keep-all, and return their judged rows."""
+    wanted = list(dict.fromkeys([Policy.keep_all(), *policies]))
+    return judged_rows(study.measure(wanted, racing), wanted, limits)
+
+
+def noise_of(config: SearchConfig, study: Study, limits: Limits) -> dict[str, dict[str, float]]:
+    """Return the noise floor of a study; ConfigError if a limit is below it."""
+    return noise_floor(study, limits, config.noise.samples, config.noise.variations, partial(load, config))

@@ -1,0 +1,179 @@
+"""What a search needs before anything is measured: data, model, space, storage, its folder and its tracker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from vtw_search.config import SearchConfig, TaskSettings
+from vtw_search.engine import check_images
+from vtw_search.errors import ConfigError
+from vtw_search.evaluation.certify import Certifiable
+from vtw_search.evaluation.model import LoadedModel, load_model
+from vtw_search.evaluation.splits import SPLITS, Splits, counts_text, make_splits
+from vtw_search.evaluation.tasks import load_pools
+from vtw_search.files import write_text_atomically
+from vtw_search.policies import Certificate
+from vtw_search.progress import WorkProgress
+from vtw_search.search.certificate import model_certificate
+from vtw_search.search.limits import Limits, limits_for_task
+from vtw_search.search.reach import check_names, check_reach, reach, reach_text
+from vtw_search.search.space import Space, make_space
+from vtw_search.search.storage import Storage, make_storage
+from vtw_search.search.study import Study, StudySettings
+from vtw_search.tracking import MlflowTracker, NoTracker, Tracker, TrackingSettings, redact
+
+# What must not change when a search is continued under its name: its records would no longer be one search's.
+_FIXED = ("model", "seed", "samples")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A search before anything is measured.
+
+    Attributes:
+        config, console: what is asked for, and where to say how it goes.
+        splits: of every task.
+        loaded, certificate: the model.
+        space: what may be chosen.
+        storage: of Optuna's studies and of the workers' leases.
+    """
+
+    config: SearchConfig
+    console: Console
+    splits: Mapping[str, Splits]
+    loaded: LoadedModel
+    space: Space
+    certificate: Certificate | None
+    storage: Storage
+
+    def study(self, name: str, progress: WorkProgress) -> Study:
+        """Return the study of a task."""
+        return Study(self.loaded, self.splits[name], _study_settings(self.config, name), progress)
+
+    def say(self, text: str) -> None:
+        """Print a sentence."""
+        self.console.print(text, highlight=False)
+
+
+def search_folder(config: SearchConfig) -> Path:
+    """Return the folder of a search."""
+    return Path(config.runs) / config.search_name
+
+
+def prepare(config: SearchConfig, console: Console) -> Prepared:
+    """Check what can be checked and load the model, before anything is measured; raises as `run_search`."""
+    folder = search_folder(config)
+    console.print(f"loading {', '.join(config.named_tasks)} and {config.model.path}", highlight=False)
+    splits = {name: _load_splits(task, config) for name, task in config.named_tasks.items()}
+    _say_what_is_certifiable(config, splits, console)
+    loaded = load(config)
+    space = _space(config, loaded)
+    # An error of the tracker's settings is told before anything is written.
+    make_tracker(config, folder, console)
+    _save_config(config, folder)
+    certificate = model_certificate(loaded, folder, lambda text: console.print(text, highlight=False))
+    console.print(f"search [bold]{config.search_name}[/] in {folder}\n{counts_text(splits)}", highlight=False)
+    return Prepared(config, console, splits, loaded, space, certificate, _opened_storage(config, folder, console))
+
+
+def _study_settings(config: SearchConfig, name: str) -> StudySettings:
+    return StudySettings(
+        task=name,
+        max_new_tokens=config.named_tasks[name].max_new_tokens,
+        batch_size=config.batch_size,
+        repeats=config.profile.repeats,
+        store=Path(config.runs) / "_records",
+        timeout_s=config.timeout_s,
+        time_all=config.profile.repeats > 0 and limits_of(config, name).need_time,
+    )
+
+
+def _load_splits(task: TaskSettings, config: SearchConfig) -> Splits:
+    pools = load_pools(task.source, task.options)
+    splits = make_splits(pools, config.seed, config.samples.model_dump())
+    check_images(sample for split in SPLITS for sample in splits[split])
+    return splits
+
+
+def load(config: SearchConfig, dtype: str | None = None) -> LoadedModel:
+    """Return the model that is asked for, in another dtype if that is given."""
+    model = config.model
+    return load_model(
+        model.path, revision=model.revision, device=model.device, dtype=dtype or model.dtype, attention=model.attention
+    )
+
+
+def _opened_storage(config: SearchConfig, folder: Path, console: Console) -> Storage:
+    asked = config.storage
+    storage = make_storage(
+        asked.name, folder, asked.url, asked.patience_s, lambda text: console.print(text, highlight=False)
+    )
+    # One that does not answer is told before anything is measured.
+    storage.studies  # noqa: B018
+    return storage
+
+
+def limits_of(config: SearchConfig, name: str) -> Limits:
+    """Return the limits of a task: its own, those asked for all, and those asked for it."""
+    override = config.limits.per_task.get(name)
+    return limits_for_task(
+        config.limits.model_dump(exclude={"per_task"}),
+        config.named_tasks[name].limits.model_dump(),
+        override.model_dump(exclude_unset=True) if override else {},
+    )
+
+
+def _say_what_is_certifiable(config: SearchConfig, splits: Mapping[str, Splits], console: Console) -> None:
+    """Print what the confirmation split can certify; ConfigError if an asked limit is beyond that."""
+    found: dict[str, list[Certifiable]] = {}
+    for name, split in splits.items():
+        limits = limits_of(config, name)
+        check_names(limits, split["selection"], timed=config.profile.repeats > 0)
+        if limits.confidence is not None:
+            found[name] = reach(limits, split["confirmation"], limits.confidence)
+    if found:
+        level = config.limits.confidence or 0.0
+        check_reach(found, level)
+        console.print(reach_text(found, level), highlight=False)
+
+
+def make_tracker(config: SearchConfig, folder: Path, console: Console) -> Tracker:
+    """Return the tracker that is asked for, not started."""
+    tracking = config.tracking
+    if tracking.uri is None:
+        return NoTracker()
+    settings = TrackingSettings(tracking.uri, tracking.experiment, tracking.timeout_s)
+    return MlflowTracker(
+        settings, config.search_name, folder, config.sweep,
+        warn=lambda message: console.print(f"[yellow]warning:[/] {message}", highlight=False),
+    )  # fmt: skip
+
+
+def _save_config(config: SearchConfig, folder: Path) -> None:
+    """Save the configuration before anything runs; refuse to continue a search that was another one."""
+    path, content = folder / "config.yaml", config.model_dump(mode="json", exclude={"worker"})
+    content["tracking"]["uri"] = config.tracking.uri and redact(config.tracking.uri)
+    content["storage"]["url"] = config.storage.url and redact(config.storage.url)
+    if path.exists():
+        before = yaml.safe_load(path.read_text())
+        changed = [key for key in _FIXED if before.get(key) != content[key]]
+        if changed:
+            raise ConfigError(
+                f"search {config.search_name!r} exists with another {' and '.join(changed)}",
+                value={key: content[key] for key in changed},
+                remedy="choose another search=<name>; limits, tasks and tracking may change under the same name",
+            )
+    write_text_atomically(path, yaml.safe_dump(content, sort_keys=False))
+
+
+def _space(config: SearchConfig, loaded: LoadedModel) -> Space:
+    asked, facts = config.space, loaded.facts
+    narrowed = asked.first_layer is not None or asked.last_layer is not None
+    last = min(facts.last_layer, facts.num_layers - 1)
+    layers = (asked.first_layer or facts.first_layer, asked.last_layer or last) if narrowed else None
+    return make_space(facts, asked.recipes, layers)
