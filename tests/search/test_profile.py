@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from profilers.macs import count_macs
+from profilers.memory import cache_bytes
 from profilers.timing import Compared
 from vtw_search import Policy, apply_policy
 from vtw_search.evaluation.model import LoadedModel, load_model
@@ -45,6 +47,17 @@ def test_the_tokens_per_layer_are_what_the_layers_receive(loaded: LoadedModel, p
         for handle in handles:
             handle.remove()
     assert received == profiler.tokens_per_layer(policy)
+
+
+@pytest.mark.parametrize("policy", [Policy.keep_all(), Policy.withdraw(layer=1), Policy.withdraw(layer=6)])
+def test_the_counted_cache_is_the_one_that_a_prefill_leaves(
+    loaded: LoadedModel, profiler: Profiler, policy: Policy
+) -> None:
+    with apply_policy(loaded.model, policy), torch.inference_mode():
+        held = cache_bytes(loaded.model(**profiler.inputs, use_cache=True).past_key_values)
+    assert profiler.cache_bytes(policy) == held
+    columns = profile_columns(profiler.profile(policy, timed=False), 1)
+    assert columns["cache_ratio"] == held / profiler.cache_bytes(Policy.keep_all())
 
 
 def test_a_profile_becomes_columns(profiler: Profiler) -> None:

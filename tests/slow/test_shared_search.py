@@ -134,7 +134,7 @@ def test_samplers_that_measured_other_policies_share_one_all_the_same(tmp_path: 
 
 
 def test_limits_on_time_time_every_candidate_also_on_records_without_times(tmp_path: Path) -> None:
-    common = ("task=easy_vqa_yesno", "limits.confidence=null", "samples.confirmation=0", "profile.repeats=1")
+    common = ("task=easy_vqa_yesno", "limits.confidence=null", "samples.confirmation=0", "profile.repeats=3")
     common = (*common, "profile=time")
     plain = search(tmp_path, *common, "search=plain").studies[0]
     timed = search(tmp_path, *common, "search=timed", "limits=fastest_2_points").studies[0]
