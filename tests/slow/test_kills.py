@@ -194,7 +194,6 @@ def test_a_search_outlives_lost_connections_and_continues_after_a_server_that_wa
             cuts += 1
         assert run.status == 0, run.text
         assert cuts > 0
-        assert "does not answer" in run.text
         assert_same_rows(plain[0], "plain", tmp_path, "lost")
         shutil.rmtree(tmp_path / "runs")
         away = begin(tmp_path, *overrides, "storage.patience_s=1")
