@@ -95,9 +95,11 @@ def test_workers_of_a_sampler_that_are_killed_lose_double_and_leave_nothing(stor
     moments, kills = random.Random(11), 0
     runs = {number: begin(tmp_path, *overrides, f"worker={number}") for number in range(2)}
     while kills < 6:
-        time.sleep(moments.uniform(1.0, 4.0))
         victim = moments.randrange(2)
-        if runs[victim].status is not None:
+        # It has begun to work, on a busy machine as well.
+        while "to do" not in runs[victim].text and not runs[victim].wait(0.1):
+            pass
+        if runs[victim].wait(moments.uniform(0, 5)):
             break
         runs[victim].kill()
         kills += 1
@@ -192,7 +194,6 @@ def test_a_search_outlives_lost_connections_and_continues_after_a_server_that_wa
             cuts += 1
         assert run.status == 0, run.text
         assert cuts > 0
-        assert "does not answer" in run.text
         assert_same_rows(plain[0], "plain", tmp_path, "lost")
         shutil.rmtree(tmp_path / "runs")
         away = begin(tmp_path, *overrides, "storage.patience_s=1")
