@@ -45,10 +45,10 @@ RECIPES: dict[str, dict[str, Any]] = {
 class Agreement(OnePassEvaluator):
     """Takes an answer that is not the reference's for wrong, so that nothing has to be generated.
 
-    The reference is right on all but a few samples of this task; `checked` compares with real answers.
+    The reference is right on every sample of this task, so that what differs is wrong but for other words for the same.
     """
 
-    def _answers(self, agreement: torch.Tensor, sure: torch.Tensor) -> tuple[list[str], torch.Tensor]:
+    def _answers(self, agreement: torch.Tensor, rows: Sequence[int]) -> tuple[list[str], torch.Tensor]:
         texts = zip(self.reference.texts, agreement.tolist(), strict=True)
         return [text if same else "" for text, same in texts], agreement
 
