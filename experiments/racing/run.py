@@ -38,7 +38,7 @@ SPACE = (
 class Agreement(OnePassEvaluator):
     """Takes an answer that is not the reference's for wrong, so that no answer has to be generated."""
 
-    def _answers(self, agreement: torch.Tensor, sure: torch.Tensor) -> tuple[list[str], torch.Tensor]:
+    def _answers(self, agreement: torch.Tensor, rows: Sequence[int]) -> tuple[list[str], torch.Tensor]:
         texts = zip(self.reference.texts, agreement.tolist(), strict=True)
         return [text if same else "" for text, same in texts], agreement
 
