@@ -72,15 +72,15 @@ def _at_samples(names: list[str]) -> bool:
 @pytest.mark.slow
 def test_a_finishing_worker_that_is_killed_is_followed_by_another(alone: Path, tmp_path: Path) -> None:
     overrides = ("search=finish", *PIECES, "storage.lease_s=2")
-    first = begin(tmp_path, *overrides, "worker=0")
-    second = None
-    while "finishes the search" not in first.text:
-        assert not first.wait(0.01), first.text
-        second = second or begin(tmp_path, *overrides, "worker=1")
-    first.kill()
-    assert second is not None
-    finish(second)
-    assert "worker 1: everything is measured, finishes the search" in second.text
+    workers = [begin(tmp_path, *overrides, f"worker={number}") for number in range(2)]
+    # Either may be the one that finishes.
+    while not (finishing := [worker for worker in workers if "finishes the search" in worker.text]):
+        assert not any(worker.wait(0.01) for worker in workers), [worker.text for worker in workers]
+    finishing[0].kill()
+    (other,) = (worker for worker in workers if worker is not finishing[0])
+    finish(other)
+    number = workers.index(other)
+    assert f"worker {number}: everything is measured, finishes the search" in other.text
     assert_same_rows(alone, "alone", tmp_path, "finish")
 
 
