@@ -96,3 +96,20 @@ def test_a_recipe_equals_its_masked_oracle(name: str, recipe: str) -> None:
                     found = model(**probe.inputs, use_cache=False).logits
                 assert found.shape == logits.shape, policy.label()
                 assert float((found[wanted] - expected).abs().max()) <= TOLERANCE * spread, policy.label()
+
+
+def test_a_row_does_not_depend_on_how_many_tokens_its_neighbours_keep() -> None:
+    bench, fused = benches("reference")
+    samples = list(easy_vqa.load_pool("color", "holdout"))[:20]
+    loaded = load_model("reference", device="cpu")
+
+    def encoded(rows: list[Any]) -> Any:
+        images = [[image.open() for image in row.images] for row in rows]
+        return loaded.adapter.encode(loaded.processor, [row.prompt for row in rows], images)
+
+    (policy,) = make_space(bench.facts, {"image_text_interaction": {}}, None).defaults()
+    with apply_policy(fused, policy) as active, torch.no_grad():
+        together = fused(**encoded(samples), use_cache=False).logits[:, -1]
+        assert len(set(active.visual_left[0].tolist())) > 1
+        alone = torch.stack([fused(**encoded([row]), use_cache=False).logits[0, -1] for row in samples])
+    assert float((together - alone).abs().max()) <= TOLERANCE * float(alone.std())

@@ -117,9 +117,9 @@ class Present:
         """Number the tokens that stay without gaps, from where the row's first real token stood."""
         first = self.padding.long().cumprod(dim=1).sum(dim=1, keepdim=True).clamp_max(self.padding.shape[1] - 1)
         start = self.places.gather(1, first)
-        number = torch.arange(kept.length, device=start.device).expand(kept.index.shape)
-        fillers = 0 if kept.filler is None else kept.filler.sum(dim=1, keepdim=True)
-        return (start + number - fillers).clamp_min(0)
+        # Fillers stand among the tokens that stay, and take no number.
+        stays = torch.ones_like(kept.index, dtype=torch.bool) if kept.filler is None else ~kept.filler
+        return (start + stays.long().cumsum(dim=1) - 1).clamp_min(0)
 
 
 @dataclass(frozen=True)
