@@ -24,7 +24,7 @@ class Downsample:
     """Uniform grid pooling or striding."""
 
     name = "downsample"
-    scoring_version = 1
+    scoring_version = 2
     site: Site = "vision"
     keeps: Keeps = "share"
     ranks = False

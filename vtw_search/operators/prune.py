@@ -50,4 +50,5 @@ class Select(Prune):
     """Before the decoder: what leaves is never seen by it (VTC-CLS, FoPru)."""
 
     name = "select"
+    scoring_version = 2
     site: Site = "vision"
