@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from tests.servers import Server, postgres
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -19,6 +22,13 @@ LAYERS = 6
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server of the module's own."""
+    with postgres() as running:
+        yield running
 
 
 def make_tiny_llava(attention: str = "sdpa", layers: int = LAYERS) -> LlavaForConditionalGeneration:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,28 +11,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
-from tests.search.servers import postgres, why_not
+from tests.servers import Server
 from vtw_search.errors import StoreError
 from vtw_search.search.leases import FileLeases, LeaseHolder, LeaseTable, SqlLeases
 from vtw_search.search.patience import Patience
 from vtw_search.search.team import Team
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    with postgres() as server:
-        yield server.url.replace("postgresql:", "postgresql+psycopg:")
+@pytest.fixture
+def url(server: Server) -> str:
+    return server.url.replace("postgresql:", "postgresql+psycopg:")
 
 
 @pytest.fixture(params=["file", "sql"])
 def table(request: pytest.FixtureRequest, tmp_path: Path) -> LeaseTable:
     if request.param == "file":
         return FileLeases(tmp_path / "leases.json")
-    url: str = request.getfixturevalue("url")
-    return SqlLeases(create_engine(url), str(tmp_path), Patience("a database", 5))
+    return SqlLeases(create_engine(request.getfixturevalue("url")), str(tmp_path), Patience("a database", 5))
 
 
 def test_a_lease_is_one_owners_until_it_is_given_back(table: LeaseTable) -> None:

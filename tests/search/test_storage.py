@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from tests.search.records import row_of
-from tests.search.servers import Server, postgres, why_not
+from tests.servers import Server, postgres
 from vtw_search.errors import MissingExtraError, StoreError
 from vtw_search.search.limits import Limits
 from vtw_search.search.patience import Patience
@@ -29,15 +29,6 @@ ROWS = [row_of(12, 1000), row_of(3, 500), row_of(2, 400)]
 
 def record(storage: Storage) -> optuna.Study:
     return storage.patience.call(lambda: record_trials(storage.studies, "t", ROWS, NO_LIMITS, {}))
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    with postgres() as running:
-        yield running
 
 
 @pytest.fixture(params=["sqlite", "journal", "postgres"])
@@ -170,9 +161,6 @@ def test_lost_connections_are_made_anew(server: Server, tmp_path: Path) -> None:
 
 
 def test_a_server_that_comes_back_is_waited_for_and_one_that_does_not_is_an_error(tmp_path: Path) -> None:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
     said: list[str] = []
     with postgres() as own:
         storage = make_storage("postgres", tmp_path, own.url, 30, said.append)

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from tests.search.servers import postgres, why_not
+from tests.servers import postgres
 from tests.slow.searches import TASK, Run, assert_no_record_twice, assert_same_rows, begin, finish, rows_of
 from vtw_search import Policy
 
@@ -181,9 +181,6 @@ def test_a_locked_study_stops_with_a_message_and_the_next_run_measures_nothing_a
 def test_a_search_outlives_lost_connections_and_continues_after_a_server_that_was_away(
     plain: tuple[Path, float], tmp_path: Path
 ) -> None:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
     with postgres() as server:
         overrides = ("search=lost", "storage=postgres", f"storage.url={server.url}", "worker=0", "storage.lease_s=2")
         run = begin(tmp_path, *overrides)

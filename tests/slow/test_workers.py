@@ -7,27 +7,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from tests.search.servers import Server, postgres, why_not
+from tests.servers import Server
 from tests.slow.searches import SMALL, assert_same_rows, begin, finish
 
 # Eight pieces of work: the samples of both splits in batches of five.
 PIECES = ("batch_size=5",)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    with postgres() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

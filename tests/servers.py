@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 _DEBIAN = Path("/usr/lib/postgresql")
 
 
@@ -63,7 +65,7 @@ class Server:
         )
 
 
-def why_not() -> str | None:
+def _why_not() -> str | None:
     """Why no server can be started here, or None."""
     if find_spec("psycopg") is None:
         return "psycopg is not installed (extra `workers`)"
@@ -76,7 +78,10 @@ def why_not() -> str | None:
 
 @contextmanager
 def postgres() -> Iterator[Server]:
-    """Run a server for the block."""
+    """Run a server for the block; skips the test where none can be started."""
+    reason = _why_not()
+    if reason is not None:
+        pytest.skip(reason)
     programs = _programs()
     assert programs is not None
     # Not below pytest's folders, which other users may not enter.
