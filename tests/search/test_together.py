@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -64,7 +65,7 @@ class Worker(threading.Thread):
         super().__init__()
         self.folder, self.kind, self.number, self.lease_s = folder, kind, number, lease_s
         self.space, self.measure = space, measure
-        self.settings = SamplerSettings(settings.name, settings.trials, settings.batch, settings.seed + number)
+        self.settings = replace(settings, seed=settings.seed + number)
         self.found: list[Policy] = []
 
     def run(self) -> None:
@@ -133,8 +134,10 @@ def test_a_worker_alone_continues_what_others_began(space: Space, tmp_path: Path
     assert_nothing_is_left(study_of(tmp_path, "sqlite"))
 
 
-def test_what_a_dead_worker_was_at_is_taken_over(space: Space, tmp_path: Path) -> None:
-    died, lost, settings = Measured(), set[Policy](), SamplerSettings("tpe", 20, 8, 0)
+# With a pool, a worker always finds as many new candidates as it has room for.
+@pytest.mark.parametrize("pool", [0, 100])
+def test_what_a_dead_worker_was_at_is_taken_over(pool: int, space: Space, tmp_path: Path) -> None:
+    died, lost, settings = Measured(), set[Policy](), SamplerSettings("tpe", 20, 8, 0, pool)
 
     def dies(policies: Sequence[Policy]) -> list[Row]:
         if len(died.asked) >= 11:

@@ -60,6 +60,11 @@ class Board:
         """Return the trials that workers are at."""
         return self._trials(TrialState.RUNNING)
 
+    @property
+    def has_queue(self) -> bool:
+        """Whether candidates wait for a worker."""
+        return bool(self._trials(TrialState.WAITING))
+
     def policies(self, trials: Sequence[FrozenTrial]) -> list[Policy]:
         """Return the policies of trials; those whose worker was gone before all was written have none."""
         found = (policy_of(trial, self._space) for trial in trials if self._is_whole(trial))
@@ -75,7 +80,7 @@ class Board:
         for own in chosen:
             self._study.enqueue_trial(own.params, user_attrs={_SAMPLER: own.system_attrs})
         found: dict[Policy, optuna.Trial] = {}
-        while self._trials(TrialState.WAITING):
+        while self.has_queue:
             trial = self._study.ask()
             trial.set_user_attr(_OWNER, self._team.leases.owner)
             policy = policy_of(trial, self._space)

@@ -95,7 +95,8 @@ class _Explorer:
     def choose(self) -> dict[Policy, optuna.Trial]:
         """Return what to measure next, reserved for this worker."""
         self._chosen = {}
-        if self.has_room:
+        # What lost its worker comes first: chosen beside it, new ones would be more than there is room for.
+        if self.has_room and not self._board.has_queue:
             self._chosen = propose(self._study, self._space, self._settings, self._known, self._taken, self._room)
             self._repeats = 0 if self._chosen else self._repeats + 1
         own = self._study.get_trials(deepcopy=False)
