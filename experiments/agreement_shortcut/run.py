@@ -104,9 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name in ("answers", "taken_over", "taken_over_differ", "generated_differ", "one_by_one")
         )
         details[dtype] = {task: asdict(row) for task, row in rows.items()}
+        # Of nothing, no rate can be claimed.
+        if taken:
+            name = f"{dtype}: answers taken over that differ from generation"
+            claims.append(Claim(name, differ / taken, "", BOUNDS[dtype], "at most"))
         claims += [
-            Claim(f"{dtype}: answers taken over that differ from generation", differ / max(taken, 1), "",
-                  BOUNDS[dtype], "at most"),
             Claim(f"{dtype}: answers that were taken over", taken / max(answers, 1), ""),
             Claim(f"{dtype}: answers of batches that the engine ran one by one", apart / max(answers + apart, 1), ""),
             Claim(f"{dtype}: generated answers that differ in another batch", others / max(answers - taken, 1), ""),

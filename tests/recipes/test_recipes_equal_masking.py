@@ -64,13 +64,9 @@ def policies_of(name: str, bench: Bench) -> list[Policy]:
 
 
 def probes_of(policy: Policy, bench: Bench) -> list[Probe]:
-    """Return the probes that the oracle can shorten, or all where it masks."""
-    shortens = any(stage.position == "recount" for stage in policy.stages)
+    """Return all probes, but for videos where a policy reads the vision tower."""
     tower = any(stage.site == "vision" for stage in policy.stages)
-    return [
-        probe for probe in bench.visual_probes
-        if not (shortens and len(probe.real) > 1) and not (tower and "pixel_values_videos" in probe.inputs)
-    ]  # fmt: skip
+    return [probe for probe in bench.visual_probes if not (tower and "pixel_values_videos" in probe.inputs)]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -1,7 +1,7 @@
 """What a policy must give, without its runtime: what left is hidden from every softmax of a full-length eager run.
 
 What stays is worked out from whole attention maps and hidden states, stage by stage. Where positions are numbered anew
-the unpatched model runs on the shortened embeddings, one row at a time.
+the unpatched model runs on the shortened embeddings.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class MaskedOracle:
         self.visual = self.left = visual
         self.real = inputs["attention_mask"].bool()
         self.ordinal = visual.long().cumsum(dim=1) - 1
+        self.filler: torch.Tensor | None = None
         self.kept: list[torch.Tensor] = []
 
     @torch.no_grad()
@@ -57,7 +58,7 @@ class MaskedOracle:
     def _selection(self) -> Selection:
         """Return which columns are left after all stages, and where shorter rows were filled up."""
         text = ~self.visual & self.real
-        left = Selection(torch.arange(text.shape[1]).expand(text.shape), None)
+        left = Selection(torch.arange(text.shape[1]).expand(text.shape), self.filler)
         for stays in self.kept:
             there = torch.ones_like(left.index, dtype=torch.bool) if left.filler is None else ~left.filler
             chosen = select((text | stays).gather(1, left.index) & there)
@@ -142,17 +143,23 @@ class MaskedOracle:
         return placed
 
     def _shorten(self, stays: torch.Tensor, embeds: torch.Tensor) -> None:
-        """Go on with the embeddings of what stays, as if it had been the prompt."""
-        assert len(self.visual) == 1, "rows are shortened one at a time"
-        columns, shape = stays[0].nonzero()[:, 0], self.visual.shape
+        """Go on with the embeddings of what stays, as if it had been the prompt: shorter rows are padded."""
+        chosen = select(stays & self.real)
+        if chosen is None:
+            return
+        shape = self.visual.shape
+        real = torch.ones_like(chosen.index, dtype=torch.bool) if chosen.filler is None else ~chosen.filler
         # Roles of tokens go along; what belongs to pixels and ids does not.
         roles = {
-            name: value[:, columns] for name, value in self.inputs.items()
+            name: value.gather(1, chosen.index) for name, value in self.inputs.items()
             if isinstance(value, torch.Tensor) and value.shape == shape and name != "input_ids"
         }  # fmt: skip
-        self.inputs = {**roles, "inputs_embeds": embeds[:, columns]}
-        self.visual = self.left = self.visual[:, columns]
-        self.real, self.ordinal = self.real[:, columns], self.ordinal[:, columns]
+        self.inputs = {**roles, "attention_mask": real.long(), "inputs_embeds": gather_tokens(embeds, chosen.index, -2)}
+        if not real.all():
+            # As `generate` numbers a padded prompt.
+            self.inputs["position_ids"] = (real.long().cumsum(dim=1) - 1).clamp_min(0)
+        self.visual = self.left = self.visual.gather(1, chosen.index) & real
+        self.real, self.filler, self.ordinal = real, chosen.filler, self.ordinal.gather(1, chosen.index)
 
     def _pool(self, stage: Stage, stack: ExitStack) -> None:
         """Make each block of visual tokens a coarser grid, whose cells stand where their first tokens stood."""
