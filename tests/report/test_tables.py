@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from tests.report.studies import FAILED_LAYER, FAILURE, judge, keep_all_study, measure, result_of, study
-from vtw_search.policies import Policy
+from vtw_search.policies import Policy, Stage
 from vtw_search.records import Measurement
 from vtw_search.report import front_frame, study_table
 from vtw_search.report.quantities import fixed, humanised
@@ -101,6 +101,36 @@ def test_the_kl_column_is_the_bounded_quantity() -> None:
 def test_a_broken_first_layer_is_named_after_the_column_that_shows_it() -> None:
     row = Row(measure("t", 9), (Judgement("first_layer", 0.0, 1.0, 1.0, 1.0, "layer 9 < 10"),), chosen=True)
     assert line_of(render(result_of("t", [row])), "9").rstrip().endswith("no: K")
+
+
+def several_stages(count: int) -> StudyResult:
+    """Return keep-all and `count` policies of two stages, in an order that is not that of their macs."""
+    policies = [
+        Policy(stages=(Stage(layer=2, operator="prune", keep=0.5), Stage(layer=3 + place, operator="withdraw")))
+        for place in range(count)
+    ]
+    rows = [
+        Row(measure("t", 2, policy=policy, macs=1000 + place), (), chosen=place == 5, on_front=place == 60)
+        for place, policy in reversed(list(enumerate(policies)))
+    ]
+    return result_of("t", [*rows, Row(measure("t", 12, policy=Policy(), macs=9000), ())])
+
+
+def test_policies_of_several_stages_have_numbers_that_the_caption_explains() -> None:
+    lines = render(several_stages(9))
+    assert line_of(lines, "policy")
+    assert "1005 " in line_of(lines, "#6").replace("1.00k", "1005")
+    assert [line.strip() for line in lines if line.startswith("#6 ")] == ["#6 prune@2:0.5 + withdraw@8"]
+    assert line_of(lines, "all")
+    assert not [line for line in lines if "more policies" in line]
+
+
+def test_of_many_policies_the_front_and_the_neighbours_of_the_chosen_one_are_shown() -> None:
+    lines = render(several_stages(80))
+    explained = [line.strip().split(" ", 1)[1] for line in lines if line.startswith("#")]
+    layers = [int(label.rpartition("@")[2]) for label in explained]
+    assert layers == [*range(3, 3 + 38), 63], "by rising macs: the chosen one's neighbours, then the front"
+    assert "and 41 more policies, in the report" in "\n".join(lines)
 
 
 def test_texts_of_users_are_not_markup() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import types
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import pandas as pd
@@ -12,12 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from vtw_search.records import Measurement
-from vtw_search.report import quantities
+from vtw_search.report import kinds, quantities
 from vtw_search.report.quantities import Quantity, fixed
 from vtw_search.results import Row, StudyResult
 
 _COLUMNS = ("K", "KL", "acc.", "drop", "agree", "macs", "time", "status")
 _NOTE = "limits are judged on the point estimate; intervals are 95 % and only shown"
+# More than a screen of policies is read in the report.
+_MOST_ROWS = 40
 
 
 def study_table(result: StudyResult) -> Table:
@@ -25,23 +28,57 @@ def study_table(result: StudyResult) -> Table:
 
     KL is in nats, `acc.` is the accuracy, `drop` its paired loss, `agree` the share of unchanged greedy answers, `macs`
     the multiply-adds of one prefill with their share of keep-all, and `time` its latency divided by that of keep-all.
-    Numbers that break a limit are red.
+    Numbers that break a limit are red. Where layers do not tell policies apart, they have numbers, which the caption
+    explains. Of many rows, those on the front are shown and those whose macs are nearest to the chosen one's.
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.title = Text(f"{result.task}: {quantities.samples_text(result)}", style="bold")
     table.title_justify = "left"
-    table.caption, table.caption_justify = Text(_caption(result)), "left"
-    for name in _COLUMNS:
+    rows = _shown(result)
+    names = _names(rows)
+    table.caption, table.caption_justify = Text(_caption(result, rows, names)), "left"
+    first = "K" if kinds.by_layer(result) else "policy"
+    for name in (first, *_COLUMNS[1:]):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=name != "status")
     decimals = _kl_decimals(result)
-    for row in result.rows:
-        table.add_row(*_cells(row, decimals), style="bold" if row.chosen else None)
+    for row, name in zip(rows, names, strict=True):
+        table.add_row(*_cells(row, name, decimals), style="bold" if row.chosen else None)
     return table
 
 
-def _caption(result: StudyResult) -> str:
+def _shown(result: StudyResult) -> list[Row]:
+    """Return the rows of the table: in their own order by layer, otherwise by rising macs."""
+    rows = list(result.rows)
+    if kinds.by_layer(result):
+        return rows
+    first = [row.chosen or row.on_front or row.measurement.policy.is_keep_all for row in rows]
+    wanted = [row for row, is_first in zip(rows, first, strict=True) if is_first]
+    others = [row for row, is_first in zip(rows, first, strict=True) if not is_first]
+    target = next((_macs(row) for row in rows if row.chosen), 0.0)
+    # Rows without macs failed: they come last.
+    others.sort(key=lambda row: _macs(row) if math.isinf(_macs(row)) else abs(_macs(row) - target))
+    return sorted([*wanted, *others[: max(0, _MOST_ROWS - len(wanted))]], key=_macs)
+
+
+def _macs(row: Row) -> float:
+    return math.inf if row.measurement.macs is None else float(row.measurement.macs)
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    """Return what stands for each policy: K where that tells it, otherwise a number."""
+    return [
+        quantities.layer_name(row) if kinds.is_withdrawal(row.measurement.policy) else f"#{place}"
+        for place, row in enumerate(rows, start=1)
+    ]
+
+
+def _caption(result: StudyResult, rows: Sequence[Row], names: Sequence[str]) -> str:
+    explained = zip(names, (row.measurement.policy.label() for row in rows), strict=True)
+    left_out = len(result.rows) - len(rows)
     lines = [
         "> chosen, * on the front, no: the limits that are broken",
+        *(f"{name} {label}" for name, label in explained if name.startswith("#")),
+        *([f"and {left_out} more policies, in the report"] if left_out else []),
         f"{quantities.kl_name([result])}, in nats",
         f"limits: {quantities.settings_text(list(result.limits.items()))}",
         _NOTE,
@@ -56,9 +93,9 @@ def _kl_decimals(result: StudyResult) -> int:
     return min(max(4, 1 + math.ceil(-math.log10(limit))), 5)
 
 
-def _cells(row: Row, kl_decimals: int) -> list[Text]:
+def _cells(row: Row, name: str, kl_decimals: int) -> list[Text]:
     texts = (
-        _layer_text(row),
+        _marked(row, name),
         _with_interval(quantities.kl(row), kl_decimals),
         fixed(quantities.accuracy(row).value),
         _with_interval(quantities.accuracy_drop(row), 3),
@@ -71,9 +108,8 @@ def _cells(row: Row, kl_decimals: int) -> list[Text]:
     return [*cells, _status(row, broken)]
 
 
-def _layer_text(row: Row) -> str:
-    mark = ">" if row.chosen else "*" if row.on_front else ""
-    return f"{mark} {quantities.layer_name(row)}"
+def _marked(row: Row, name: str) -> str:
+    return f"{'>' if row.chosen else '*' if row.on_front else ''} {name}"
 
 
 def _with_interval(quantity: Quantity, decimals: int) -> str:
