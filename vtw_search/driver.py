@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vtw_search.config import SearchConfig
 from vtw_search.exploration import explored_alone, noise_of, racing_of
 from vtw_search.policies import Policy, PolicySet, save_policy
 from vtw_search.preparation import Prepared, limits_of, make_tracker, prepare, search_folder
@@ -28,6 +27,7 @@ from vtw_search.search.saving import saving
 from vtw_search.search.sharing import Member, share
 from vtw_search.search.study import SEARCH_SPLITS, Study
 from vtw_search.search.trials import record_trials
+from vtw_search.settings import SearchConfig
 from vtw_search.transfer import Sharing
 
 

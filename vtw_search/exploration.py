@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from vtw_search.config import SearchConfig
 from vtw_search.policies import Policy
 from vtw_search.preparation import Prepared, load
 from vtw_search.results import Row
@@ -17,6 +16,7 @@ from vtw_search.search.reach import slices_in
 from vtw_search.search.sampling import DEFAULT_SAMPLER, SamplerSettings, explore
 from vtw_search.search.space import Space, candidates_of
 from vtw_search.search.study import SEARCH_SPLITS, Study
+from vtw_search.settings import SearchConfig
 
 
 def racing_of(prepared: Prepared, study: Study, limits: Limits) -> Racing | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from vtw_search.config import SearchConfig, TaskSettings
 from vtw_search.engine import check_images
 from vtw_search.errors import ConfigError
 from vtw_search.evaluation.certify import Certifiable
@@ -25,6 +24,7 @@ from vtw_search.search.reach import check_names, check_reach, reach, reach_text
 from vtw_search.search.space import Space, make_space
 from vtw_search.search.storage import Storage, make_storage
 from vtw_search.search.study import Study, StudySettings
+from vtw_search.settings import SearchConfig, TaskSettings
 from vtw_search.tracking import MlflowTracker, NoTracker, Tracker, TrackingSettings, redact
 
 # What must not change when a search is continued under its name: its records would no longer be one search's.

@@ -12,21 +12,12 @@ from omegaconf import DictConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from profilers.regimes import Regime, regime_grid
-from vtw_search.config import (
-    Count,
-    Group,
-    ModelSettings,
-    Name,
-    Repeats,
-    TrackingSettings,
-    compose_config,
-    content_of,
-    validated,
-)
+from vtw_search.config import compose_config, content_of, validated
 from vtw_search.errors import ConfigError, near_matches
 from vtw_search.facts import ModelFacts
 from vtw_search.policies import Policy
 from vtw_search.recipes import find_recipe
+from vtw_search.settings import Count, Group, ModelSettings, Name, Repeats, TrackingSettings
 
 Axis = Annotated[tuple[Count, ...], Field(min_length=1)]
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from rich.console import Console
 
-from vtw_search.config import SearchConfig
 from vtw_search.driver import SearchResult, finish_search
 from vtw_search.exploration import judged, noise_of, racing_of, sampler_settings
 from vtw_search.files import write_text_atomically
@@ -30,6 +29,7 @@ from vtw_search.search.space import candidates_of
 from vtw_search.search.study import SEARCH_SPLITS, Study
 from vtw_search.search.team import Team
 from vtw_search.search.together import explore_together
+from vtw_search.settings import SearchConfig
 
 
 def run_worker(config: SearchConfig, console: Console | None = None) -> SearchResult | None:

@@ -26,7 +26,7 @@ from experiments.rule_comparison.draws import (
     truth_of,
 )  # fmt: skip
 from experiments.rule_comparison.picture import draw_comparison
-from vtw_search.config import SearchConfig, TaskSettings, load_config
+from vtw_search.config import load_config
 from vtw_search.driver import SearchResult, run_search
 from vtw_search.engine import OnePassEvaluator, batches
 from vtw_search.evaluation.model import LoadedModel, load_model
@@ -36,6 +36,7 @@ from vtw_search.files import write_text_atomically
 from vtw_search.records import RecordStore
 from vtw_search.results import StudyResult
 from vtw_search.search.limits import Limits, limits_for_task
+from vtw_search.settings import SearchConfig, TaskSettings
 
 HERE = Path(__file__).parent
 # Rule -> name of its search, what it overrides.

@@ -17,9 +17,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from vtw_search.config import SearchConfig, load_config
+from vtw_search.config import load_config
 from vtw_search.driver import SearchResult, run_search
 from vtw_search.errors import VtwError
+from vtw_search.settings import SearchConfig
 from vtw_search.worker_driver import run_worker
 
 TASK = "digits_read"

@@ -1,0 +1,214 @@
+"""What a search can be told: one model per group of `conf/`, frozen and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+SliceLimits = dict[Literal["kl_nats", "accuracy_drop"], Bound]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+# An interval on a ratio of times needs three rounds.
+Repeats = Literal[0] | Annotated[int, Field(ge=3)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Group(BaseModel):
+    """One group of settings: frozen, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSettings(Group):
+    """Which model, and how it computes."""
+
+    path: str
+    revision: str | None = None
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    dtype: Literal["bfloat16", "float16", "float32"] = "float32"
+    attention: Literal["eager", "sdpa"] = "sdpa"
+
+
+class TaskLimits(Group):
+    """A task's default limits."""
+
+    kl_nats: Bound | None = 0.01
+    accuracy_drop: Bound | None = 0.02
+
+
+class TaskSettings(Group):
+    """One task: where its samples come from and how long answers may be."""
+
+    name: Name | None = None
+    source: str
+    options: dict[str, Any] = {}
+    max_new_tokens: Count
+    limits: TaskLimits = TaskLimits()
+
+
+class TaskOverrides(Group):
+    """Limits of one task that replace those asked for all tasks."""
+
+    kl_nats: Bound | None = None
+    kl_tail: Share | None = None
+    accuracy_drop: Bound | None = None
+    first_layer: Count | None = None
+    slices: dict[str, SliceLimits] = {}
+    at_most: dict[str, Bound] = {}
+
+
+class LimitSettings(Group):
+    """The limits of the search; `task` stands for the task's own default."""
+
+    kl_nats: Bound | Literal["task"] | None = "task"
+    kl_position: Literal["answer", "first_token"] = "answer"
+    kl_direction: Literal["reference_candidate", "candidate_reference"] = "reference_candidate"
+    kl_samples: Count | None = None
+    kl_cap_nats: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    kl_tail: Share | None = 0.05
+    accuracy_drop: Bound | Literal["task"] | None = "task"
+    first_layer: Count | None = None
+    slices: dict[str, SliceLimits] = {}
+    at_most: dict[str, Bound] = {}
+    prefer: list[str] = ["macs"]
+    weights: dict[str, float] = {}
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] | None = 0.95
+    finalists: Annotated[int, Field(ge=1, le=5)] = 5
+    per_task: dict[str, TaskOverrides] = {}
+
+
+class SpaceSettings(Group):
+    """Which recipes, and what replaces the values of their parameters.
+
+    Attributes:
+        recipes: name -> parameter -> a value or a list of values; nothing takes the recipe's own.
+        first_layer, last_layer: range of K of the recipe `vtw`; None takes the model's own.
+    """
+
+    recipes: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] = {"vtw": {}}
+    first_layer: Count | None = None
+    last_layer: Count | None = None
+
+
+class SamplerConfig(Group):
+    """How a space is explored: `auto` enumerates up to `enumerate_up_to` policies and samples beyond.
+
+    With a `pool`, a proxy picks what is measured from the proposals and so many other combinations.
+    """
+
+    name: Literal["auto", "enumerate", "tpe", "random", "nsga2", "nsga3", "qmc", "gp"] = "auto"
+    enumerate_up_to: Count = 200
+    trials: Count = 200
+    batch: Count = 16
+    pool: Annotated[int, Field(ge=0)] = 1000
+
+
+class RacingSettings(Group):
+    """Where candidates that surely break a limit stop early.
+
+    Attributes:
+        above: race where the space has more policies than this; None never races.
+        confidence: a candidate within all of its limits is stopped with probability 1 - confidence at most.
+    """
+
+    above: Annotated[int, Field(ge=0)] | None = 200
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+
+
+class ProfileSettings(Group):
+    """How often prefills are timed, after a warm-up until they settle; 0 repeats count macs only."""
+
+    repeats: Repeats = 5
+
+
+class TrackingSettings(Group):
+    """The MLflow store; no uri, no tracking."""
+
+    uri: str | None = None
+    experiment: str = "vtw-search"
+    timeout_s: Annotated[float, Field(gt=0)] = 10.0
+
+
+class StorageSettings(Group):
+    """Where Optuna's studies and the workers' leases are kept.
+
+    Attributes:
+        url: of a PostgreSQL database; the other kinds are files in the folder of the search.
+        lease_s: after which a silent worker has lost its work to the others.
+        patience_s: for how long a database that does not answer is asked again.
+    """
+
+    name: Literal["sqlite", "journal", "postgres"] = "sqlite"
+    url: str | None = None
+    lease_s: Seconds = 60.0
+    patience_s: Seconds = 30.0
+
+
+class SampleSettings(Group):
+    """At most so many samples per split and task."""
+
+    calibration: Count = 100
+    selection: Count = 200
+    confirmation: Annotated[int, Field(ge=0)] = 300
+    holdout: Count = 300
+
+
+class NoiseSettings(Group):
+    """How the noise of the numbers themselves is measured; 0 samples leave it out."""
+
+    samples: Annotated[int, Field(ge=0)] = 32
+    variations: list[Literal["batch", "attention", "dtype"]] = ["batch", "attention", "dtype"]
+
+
+class SearchConfig(Group):
+    """Everything a search depends on."""
+
+    search: Name | None = None
+    runs: str = "runs"
+    seed: Annotated[int, Field(ge=0)] = 0
+    batch_size: Count = 50
+    timeout_s: Seconds | None = None
+    samples: SampleSettings = SampleSettings()
+    noise: NoiseSettings = NoiseSettings()
+    worker: Annotated[int, Field(ge=0)] | None = None
+    sweep: str | None = None
+    shared_default: bool = False
+    model: ModelSettings
+    tasks: Annotated[dict[str, TaskSettings], Field(min_length=1)]
+    limits: LimitSettings = LimitSettings()
+    space: SpaceSettings = SpaceSettings()
+    sampler: SamplerConfig = SamplerConfig()
+    racing: RacingSettings = RacingSettings()
+    profile: ProfileSettings = ProfileSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    storage: StorageSettings = StorageSettings()
+
+    @property
+    def named_tasks(self) -> dict[str, TaskSettings]:
+        """Tasks by the name that files and tables use."""
+        return {task.name or key: task for key, task in self.tasks.items()}
+
+    @property
+    def digest(self) -> str:
+        """A hash of what decides the result."""
+        how = {"search", "runs", "sweep", "tracking", "storage", "worker"}
+        decisive = self.model_dump(mode="json", exclude=how)
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def search_name(self) -> str:
+        """The given name, or one made of the model, the tasks and a hash of what decides the result.
+
+        In a sweep a given name gets the hash as well, so that each of its jobs is a search of its own.
+        """
+        if self.search is not None:
+            return self.search if self.sweep is None else f"{self.search}-{self.digest}"
+        model = re.sub(r"[^A-Za-z0-9.-]+", "-", self.model.path.rstrip("/").split("/")[-1]).strip("-.") or "model"
+        tasks = list(self.named_tasks)
+        return f"{model}-{tasks[0]}{f'-and-{len(tasks) - 1}' if len(tasks) > 1 else ''}-{self.digest}"
