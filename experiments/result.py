@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,8 +49,16 @@ def environment() -> dict[str, Any]:
         "cpu_cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine() + " CPU",
-        **{name: version(name) for name in packages},
+        **{name: _version(name) for name in packages},
     }
+
+
+def _version(name: str) -> str | None:
+    """Return the version of a package; None where it is not installed, as on a machine for one experiment alone."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def write_result(folder: Path, seed: int, claims: Sequence[Claim], details: Mapping[str, Any] | None = None) -> None:

@@ -37,6 +37,8 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
     found = PeakMemory()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+        # What the allocator kept of earlier work would count as reserved.
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         yield found
         torch.cuda.synchronize(device)
@@ -95,7 +97,8 @@ def cache_bytes(cache: Any) -> int:
 def available_bytes(device: torch.device) -> int:
     """Return how many bytes can still be taken on a device."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + held
     lines = _MEMINFO.read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 

@@ -72,6 +72,8 @@ class CpuStopwatch:
                 began, second_began = self._clock(), self._second_clock()
                 call()
                 seconds, second = self._clock() - began, self._second_clock() - second_began
+            # It may hold a cache, beside which the next work would make another one.
+            del call
             jumped |= seconds <= 0 or abs(seconds - second) > max(_JUMP_SECONDS, _JUMP_SHARE * abs(second))
             times.append(1000 * seconds)
         return Block(tuple(times), jumped)
@@ -96,6 +98,7 @@ class CudaStopwatch:
                 start.record(stream)
                 call()
                 end.record(stream)
+            del call
             events.append((start, end))
         torch.cuda.synchronize(self._device)
         times = tuple(start.elapsed_time(end) for start, end in events)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
@@ -38,11 +38,11 @@ class RegimeSettings(Group):
     output_tokens: Axis = (1, 32)
     min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
-    def grid(self, tokens_of_an_image: int) -> list[Regime]:
+    def grid(self, tokens_of_an_image: Callable[[], int]) -> list[Regime]:
         """Return the regimes; a row has one image where no number of visual tokens was asked for."""
         return regime_grid(
             batch=self.batch,
-            visual_tokens=self.visual_tokens or (tokens_of_an_image,),
+            visual_tokens=self.visual_tokens or (tokens_of_an_image(),),
             prompt_tokens=self.prompt_tokens,
             output_tokens=self.output_tokens,
         )

@@ -25,6 +25,7 @@ from vtw_search.profiling.architectures import build_on_meta, build_random, load
 from vtw_search.profiling.counting import CountedPrompt, count_architecture
 from vtw_search.profiling.regimes import RegimeRunner
 from vtw_search.profiling.rows import RegimeRow
+from vtw_search.profiling.vision import vision_parts
 from vtw_search.report.regimes import regime_table, sentences, write_picture
 from vtw_search.runtime.apply import check_policy
 from vtw_search.tracking import TrackingSettings, redact
@@ -60,7 +61,7 @@ def run_profile(config: ProfileConfig, console: Console | None = None) -> Profil
     facts = adapter.facts(model)
     policy = _policy(config, facts)
     check_policy(policy, facts)
-    grid = config.profile.grid(_tokens_of_an_image(adapter, model))
+    grid = config.profile.grid(lambda: _tokens_of_an_image(adapter, model))
     counted = _audited(adapter, model, config)
     runner = RegimeRunner(adapter, model, policy, _timing(config))
     rows = []
@@ -116,8 +117,9 @@ def _tokens_of_an_image(adapter: Adapter, model: Any) -> int:
 
 def _audited(adapter: Adapter, model: Any, config: ProfileConfig) -> CountedPrompt:
     """Hold the formulas that all rows rest on against two counters, on the same architecture without weights."""
+    grids = [] if vision_parts(adapter, model) is None else [adapter.default_grid(model)]
     bare = model if model.device.type == "meta" else build_on_meta(type(model.config).from_dict(model.config.to_dict()))
-    return count_architecture(adapter, bare, config.profile.prompt_tokens[0], [adapter.default_grid(bare)])
+    return count_architecture(adapter, bare, config.profile.prompt_tokens[0], grids)
 
 
 def _write(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
@@ -17,10 +17,13 @@ from profilers.regimes import regime_grid
 from profilers.timing import ProtocolSettings
 from vtw_search import Policy
 from vtw_search.adapters import find_adapter
+from vtw_search.files import write_text_atomically
 from vtw_search.profiling.architectures import build_random, load_architecture
 from vtw_search.profiling.regimes import RegimeRunner
 from vtw_search.profiling.rows import RegimeRow
 from vtw_search.report.regimes import sentences, write_picture
+
+LAYERS, VISUAL = (8, 16, 24), (576, 2880)
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,15 @@ def full_plan() -> Plan:
     if not torch.cuda.is_available():
         raise SystemExit("this experiment needs a CUDA device; --small tries its code on the CPU")
     configs = {name: load_architecture(name) for name in ("llava_1_5_7b", "qwen2_5_vl_7b")}
-    axes = {"batch": [1, 8], "visual_tokens": [576, 2880], "prompt_tokens": [64], "output_tokens": [1, 32]}
-    return Plan(configs, (8, 16, 24), axes, ProtocolSettings(), torch.bfloat16, torch.device("cuda"))
+    axes = {"batch": [1, 8], "visual_tokens": list(VISUAL), "prompt_tokens": [64], "output_tokens": [16]}
+    settings = ProtocolSettings(min_rounds=6)
+    return Plan(configs, LAYERS, axes, settings, torch.bfloat16, torch.device("cuda"))
 
 
 def small_plan() -> Plan:
     """Return a plan of seconds on the CPU with tiny models of the same families."""
     configs = {"llava_1_5_7b": find("llava").config(), "qwen2_5_vl_7b": find("qwen2_5_vl").config()}
-    axes = {"batch": [1, 2], "visual_tokens": [12, 48], "prompt_tokens": [8], "output_tokens": [1, 3]}
+    axes = {"batch": [1, 2], "visual_tokens": [12, 48], "prompt_tokens": [8], "output_tokens": [3]}
     settings = ProtocolSettings(min_rounds=3, min_seconds=0, window=1)
     return Plan(configs, (2, 4), axes, settings, torch.float32, torch.device("cpu"))
 
@@ -69,36 +73,53 @@ def claims_of(name: str, layer: int, rows: Sequence[RegimeRow]) -> list[Claim]:
     """Return speed-ups and peaks of the regimes that could be measured."""
     claims = []
     for row in rows:
-        if row.speedup is None:
+        if row.speedup is None or row.phases is None:
             continue
-        where = f"{name}, K = {layer}, {row.regime.label()}"
-        claims.append(Claim(f"speed-up of the whole answer, {where}", row.speedup.value, ""))
+        where, many = f"{name}, K = {layer}, {row.regime.label()}", row.regime.batch > 1
+        reference, candidate = row.phases.prefill.medians()
+        decoder = [side.prefill.total - side.prefill.vision - side.prefill.projector
+                   for side in (row.reference, row.candidate)]  # fmt: skip
+        over = candidate / reference / (decoder[1] / decoder[0])
+        claims.append(Claim(f"decoder's prefill, time ratio / macs ratio, {where}", over, "",
+                            1.1 if many else None, "at most"))  # fmt: skip
+        deepest = many and layer == min(LAYERS) and row.regime.visual_tokens == max(VISUAL)
+        claims.append(Claim(f"speed-up of the whole answer, {where}", row.speedup.value, "", 1.0 if deepest else None))
+        if row.decode_speedup is not None:
+            claims.append(Claim(f"speed-up of a decode step, {where}", row.decode_speedup.value, ""))
         peaks = [side.peak and (side.peak.allocated_bytes or side.peak.resident_bytes)
                  for side in (row.reference, row.candidate)]  # fmt: skip
         if all(peaks):
-            claims.append(Claim(f"peak memory, candidate / reference, {where}", peaks[1] / peaks[0], ""))
+            claims.append(Claim(f"peak memory, candidate / reference, {where}", peaks[1] / peaks[0], "", 1.0,
+                                "at most"))  # fmt: skip
     return claims
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and write claims and pictures."""
+    """Measure, and write claims and pictures; the models of earlier runs stay in the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="tiny models on the CPU; needs --out")
+    parser.add_argument("--models", nargs="+", help="some of the architectures")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parsed = parser.parse_args(arguments)
     if parsed.small and parsed.out == Path(__file__).parent:
         parser.error("--small needs --out, so that its numbers are not taken for results")
     plan = small_plan() if parsed.small else full_plan()
-    claims: list[Claim] = []
-    details: dict[str, Any] = {}
-    for name in plan.configs:
+    results = parsed.out / "results"
+    for name in parsed.models or plan.configs:
         found = measured(plan, name)
-        for layer, rows in found.items():
-            claims += claims_of(name, layer, rows)
-            details[f"{name}, K = {layer}"] = {"rows": [row.as_dict() for row in rows], "verdicts": sentences(rows)}
-        (parsed.out / "results").mkdir(parents=True, exist_ok=True)
-        write_picture([row for rows in found.values() for row in rows], name, parsed.out / "results" / f"{name}.png")
-    write_result(parsed.out, 0, claims, details)
+        (results / "parts").mkdir(parents=True, exist_ok=True)
+        write_picture([row for rows in found.values() for row in rows], name, results / f"{name}.png")
+        part = {
+            "claims": [asdict(claim) for layer, rows in found.items() for claim in claims_of(name, layer, rows)],
+            "details": {
+                f"{name}, K = {layer}": {"rows": [row.as_dict() for row in rows], "verdicts": sentences(rows)}
+                for layer, rows in found.items()
+            },
+        }
+        write_text_atomically(results / "parts" / f"{name}.json", json.dumps(part) + "\n")
+    parts = [json.loads(path.read_text()) for path in sorted((results / "parts").glob("*.json"))]
+    claims = [Claim(**claim) for part in parts for claim in part["claims"]]
+    write_result(parsed.out, 0, claims, {key: value for part in parts for key, value in part["details"].items()})
 
 
 if __name__ == "__main__":

@@ -29,15 +29,21 @@ from vtw_search.search.space import make_space
 FOLDER = Path(__file__).parent
 TASKS = ("easy_vqa_color", "easy_vqa_yesno", "easy_vqa_shape", "digits_read")
 TRIALS = 40
+# Withdrawals at the layers 1 to 11, which a sampler measures first and which count.
+SWEEP = 11
 BASELINES = ("random", "downsample")
 Point = tuple[float, float]
 
 
 def search(recipe: str, runs: str, tasks: Sequence[str]) -> dict[str, StudyResult]:
-    """Search one recipe's space on the tasks, by multiply-adds alone and without tests; returns results by task."""
+    """Search one recipe's space on the tasks, by multiply-adds alone and without tests; returns results by task.
+
+    Without limits on quality the sampler looks for the whole front, which is what is compared.
+    """
     config = load_config(
-        f"space={recipe}", f"task=[{','.join(tasks)}]", "sampler=auto", "racing.above=null", f"sampler.trials={TRIALS}",
-        f"sampler.enumerate_up_to={TRIALS}",
+        f"space={recipe}", f"task=[{','.join(tasks)}]", "sampler=auto", "racing.above=null",
+        f"sampler.trials={TRIALS + SWEEP}", f"sampler.enumerate_up_to={TRIALS}",
+        "limits.kl_nats=null", "limits.kl_tail=null", "limits.accuracy_drop=null",
         "profile=macs", "tracking=none", "limits.confidence=null", "noise.samples=0", f"runs={runs}",
         f"search=spaces-{recipe}", "samples.calibration=20", "samples.selection=100", "samples.holdout=20",
     )  # fmt: skip

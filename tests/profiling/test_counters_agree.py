@@ -14,11 +14,15 @@ from experiments.model_coverage.families import find
 from profilers.aten import COUNTED, NOT_COUNTED
 from profilers.audit import TOLERANCE, CountsDisagreeError, require_agreement
 from profilers.macs import count_macs
+from profilers.regimes import Regime
 from vtw_search import Policy
 from vtw_search.adapters import find_adapter
 from vtw_search.errors import ModelError
+from vtw_search.profiling.architectures import build_on_meta
 from vtw_search.profiling.audit import audit_model
-from vtw_search.profiling.counting import count_prompt
+from vtw_search.profiling.counting import count_architecture, count_prompt
+from vtw_search.profiling.vision import vision_parts
+from vtw_search.profiling.works import RegimeWorks
 from vtw_search.runtime.apply import run_under_policy
 from vtw_search.runtime.capture import captured
 
@@ -57,6 +61,28 @@ def test_a_composed_withdrawal_equals_the_calls_that_the_layers_receive(name: st
     composed = count_prompt(adapter, model, inputs).cost.prefill_macs(tokens)
     for module, ((args, kwargs),), macs in zip(stack, calls, composed.decoder_layers, strict=True):
         assert count_macs(module, *args, **kwargs).total == pytest.approx(macs, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_without_a_prompt_the_vision_parts_are_counted_and_run_or_named(name: str) -> None:
+    adapter, model, _ = sample(name)
+    bare, parts = build_on_meta(model.config), vision_parts(adapter, model)
+    prompt = count_architecture(adapter, bare, 8, [adapter.default_grid(bare)] if parts else [])
+    assert (prompt.cost.vision > 0) == (parts is not None)
+    assert any(name.startswith("vision part: ") for name in prompt.not_counted) == (parts is None)
+    if parts is not None:
+        rows, columns = adapter.default_grid(model)
+        tokens = rows * columns // parts[1].merge
+        work = RegimeWorks(adapter, model, Policy.keep_all(), Regime(1, tokens, 8, 1)).vision()
+        assert work is not None
+        with work() as call:
+            call()
+
+
+def test_a_picture_of_unknown_size_is_an_error_with_its_remedy() -> None:
+    adapter, model, _ = sample("chameleon")
+    with pytest.raises(ModelError, match=r"ChameleonConfig'; give profile\.visual_tokens"):
+        adapter.default_grid(model)
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "internvl", "gemma3", "qwen3_vl_moe", "idefics2", "chameleon"])

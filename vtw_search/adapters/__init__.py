@@ -36,7 +36,7 @@ from vtw_search.adapters.structure import (
     patched_by,
     structural_problem,
 )
-from vtw_search.adapters.towers import reads_sizes, tower_inputs, tower_layers
+from vtw_search.adapters.towers import has_known_call, reads_sizes, tower_inputs, tower_layers
 from vtw_search.adapters.video_llava import VideoLlavaAdapter
 from vtw_search.adapters.vipllava import VipLlavaAdapter
 from vtw_search.errors import ModelError
@@ -113,6 +113,7 @@ __all__ = [
     "LayerCache",
     "VisionTower",
     "find_adapter",
+    "has_known_call",
     "keeps_keys_and_values",
     "layer_caches",
     "layer_kinds",

@@ -91,12 +91,21 @@ class ShapeQuestions:
         return next(filter(None, map(_merged, (config, getattr(config, "vision_config", None)))), 1)
 
     def default_grid(self, model: nn.Module) -> Grid:
-        """Return the patches of one image of the tower's own size, or 48 x 48 where it takes any size."""
-        config: Any = model.config
-        size = getattr(config.vision_config, "image_size", None)
+        """Return the patches of one image of the tower's own size, or 48 x 48 where it takes any size.
+
+        Raises:
+            ModelError: the configuration says nothing of a vision part.
+        """
+        vision: Any = getattr(model.config, "vision_config", None)
+        if vision is None:
+            raise ModelError(
+                "a configuration must say how large a picture is", value=type(model.config).__name__,
+                remedy="give profile.visual_tokens",
+            )  # fmt: skip
+        size = getattr(vision, "image_size", None)
         if size is None:
             return 48, 48
-        (height, width), (rows, columns) = _pair(size), _pair(config.vision_config.patch_size)
+        (height, width), (rows, columns) = _pair(size), _pair(vision.patch_size)
         return height // rows, width // columns
 
     def expert_visual_mask(self, model: nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor | None:

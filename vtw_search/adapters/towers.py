@@ -77,6 +77,13 @@ def reads_sizes(tower: nn.Module) -> bool:
     return "grid_thw" in signature(type(tower).forward).parameters
 
 
+def has_known_call(tower: nn.Module) -> bool:
+    """Whether `tower_inputs` has what a tower must be given."""
+    _, *parameters = signature(type(tower).forward).parameters.values()
+    needed = {each.name for each in parameters if each.default is each.empty and each.kind is not each.VAR_KEYWORD}
+    return needed <= ({"hidden_states", "grid_thw"} if reads_sizes(tower) else {"pixel_values"})
+
+
 def tower_inputs(tower: nn.Module, config: Any, grids: Sequence[Grid], device: str) -> dict[str, torch.Tensor]:
     """Return arguments of a call of `tower` on images of `grids` patches, by transformers' two conventions.
 

@@ -17,6 +17,7 @@ from vtw_search.adapters import Adapter
 from vtw_search.errors import ModelError
 from vtw_search.profiling.audit import Audit, audit_model
 from vtw_search.profiling.meta import audit_decoder, audit_tower
+from vtw_search.profiling.vision import left_out, vision_parts
 
 
 @dataclass(frozen=True)
@@ -55,25 +56,25 @@ def count_prompt(adapter: Adapter, model: Any, inputs: Mapping[str, Any]) -> Cou
 def count_architecture(adapter: Adapter, model: Any, text_tokens: int, grids: Sequence[Grid]) -> CountedPrompt:
     """Count a prompt of `text_tokens` text tokens and images of `grids` patches on a model without weights.
 
-    Vision parts without shape record, which only running them would replace, are left out and named in `not_counted`.
+    Vision parts that only a prompt would show are left out and named in `not_counted`.
 
     Raises:
         ModelError: as in `count_prompt`.
     """
-    shape = adapter.shape(model)
-    tower, projector = shape.tower, shape.projector
-    merge = adapter.merge(model) if projector is None else projector.merge
+    shape, parts = adapter.shape(model), vision_parts(adapter, model)
+    merge = adapter.merge(model) if parts is None else parts[1].merge
     tokens = text_tokens + sum(rows * columns for rows, columns in grids) // merge
     cost = PrefillCost(shape, text_tokens, vision=0, projector=0)
     with _named_errors(model):
         found = [audit_decoder(adapter, model, tokens)]
-        if tower is not None and projector is not None:
+        if parts is not None:
+            tower, projector = parts
             found += audit_tower(adapter, model, tower, grids)
             vision, projected = tower_macs(tower, grids), projector_macs(projector, grids)
             cost = PrefillCost(shape, text_tokens, vision, projected, dead=dead_macs(tower, grids))
         audits = [each.audit(0) for each in found]
         rows = require_agreement(row for audit in audits for row in audit.rows)
-    not_counted = Counter(f"vision part: {reason}" for _, reason in shape.not_described)
+    not_counted = Counter(f"vision part: {reason}" for reason in left_out(adapter, model))
     for audit in audits:
         not_counted.update(audit.not_counted)
     return CountedPrompt(cost, rows, dict(not_counted))

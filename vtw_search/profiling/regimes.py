@@ -22,6 +22,7 @@ from vtw_search.operators import find_operator
 from vtw_search.policies import Policy
 from vtw_search.profiling.rows import RegimeRow, Side
 from vtw_search.profiling.schedule import Schedule, tokens_per_layer
+from vtw_search.profiling.vision import vision_parts
 from vtw_search.profiling.works import RegimeWorks
 
 
@@ -134,15 +135,16 @@ class RegimeRunner:
 
 
 def prefill_cost(adapter: Adapter, model: Any, regime: Regime) -> PrefillCost:
-    """Return what one row's prompt costs; a vision part without shape record counts as zero, which the audit names."""
-    shape = adapter.shape(model)
-    if shape.tower is None or shape.projector is None:
+    """Return what one row's prompt costs; vision parts that are left out count as zero, which the audit names."""
+    shape, parts = adapter.shape(model), vision_parts(adapter, model)
+    if parts is None:
         return PrefillCost(shape, regime.prompt_tokens, vision=0, projector=0)
+    tower, projector = parts
     rows, columns = adapter.default_grid(model)
-    images = max(1, -(-regime.visual_tokens // (rows * columns // shape.projector.merge)))
+    images = max(1, -(-regime.visual_tokens // (rows * columns // projector.merge)))
     grids = [(rows, columns)] * images
-    vision, projector = tower_macs(shape.tower, grids), projector_macs(shape.projector, grids)
-    return PrefillCost(shape, regime.prompt_tokens, vision, projector)
+    vision, projected = tower_macs(tower, grids), projector_macs(projector, grids)
+    return PrefillCost(shape, regime.prompt_tokens, vision, projected)
 
 
 def _check_cache(side: Side) -> None:

@@ -17,6 +17,7 @@ from profilers.regimes import Regime
 from profilers.stopwatch import Call, Work
 from vtw_search.adapters import Adapter, tower_inputs
 from vtw_search.policies import Policy
+from vtw_search.profiling.vision import vision_parts
 from vtw_search.runtime import apply_policy
 from vtw_search.tokens import TokenLayout
 
@@ -77,12 +78,12 @@ class RegimeWorks:
 
         A projector outside of the tower is not in it: it costs the same on both sides, and little.
         """
-        shape = self.adapter.shape(self.model)
-        if shape.tower is None or shape.projector is None:
+        parts = vision_parts(self.adapter, self.model)
+        if parts is None:
             return None
         tower, config = self.adapter.tower(self.model), self.model.config.vision_config
         rows, columns = self.adapter.default_grid(self.model)
-        per_image = rows * columns // shape.projector.merge
+        per_image = rows * columns // parts[1].merge
         images = self.regime.batch * max(1, -(-self.regime.visual_tokens // per_image))
         inputs = tower_inputs(tower, config, [(rows, columns)] * images, str(self.model.device))
         inputs = {name: _as(value, self.model.dtype) for name, value in inputs.items()}
