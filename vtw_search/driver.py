@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from vtw_search.exploration import explored_alone, noise_of, racing_of
@@ -14,10 +15,10 @@ from vtw_search.policies import Policy, PolicySet, save_policy
 from vtw_search.preparation import Prepared, limits_of, make_tracker, prepare, search_folder
 from vtw_search.progress import WorkProgress
 from vtw_search.provenance import command_line, provenance
-from vtw_search.records import export_records
+from vtw_search.records import KEY, Measured, export_records
 from vtw_search.report import show_studies, write_report
-from vtw_search.results import StudyResult
-from vtw_search.search.answer import choose, confirmed, judged_rows, keep_all_instead, require_affordable
+from vtw_search.results import Baseline, StudyResult
+from vtw_search.search.answer import Answer, choose, confirmed, judged_rows, keep_all_instead, require_affordable
 from vtw_search.search.baselines import baselines_text, measured_baselines
 from vtw_search.search.examination import Examination
 from vtw_search.search.export import policy_set, save_shared
@@ -108,8 +109,8 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
     noise = noise_of(config, study, limits)
     racing = racing_of(prepared, study, limits)
     candidates = candidates or explored_alone(config, study, prepared.space, limits, racing)
-    store = study.measure(candidates, racing)
-    answer = choose(judged_rows(store, candidates, limits), objective_of(limits.prefer, limits.weights))
+    found = study.measure(candidates, racing)
+    answer = choose(judged_rows(found, candidates, limits), objective_of(limits.prefer, limits.weights))
     prepared.storage.patience.call(
         partial(record_trials, prepared.storage.studies, name, answer.rows, limits, study.identity(SEARCH_SPLITS))
     )
@@ -123,10 +124,9 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
         holdout = examination.holdout(answer.chosen.measurement)
     baselines = measured_baselines(study, answer.chosen, limits)
     records = folder / "records" / name
-    measured = [*answer.rows, *(baseline.row for baseline in baselines)]
-    frame, digests = store.samples(), {row.measurement.policy.digest() for row in measured}
-    # The store is shared with other searches, which may have had other candidates and baselines.
-    export_records(frame[frame["policy"].isin(digests)], [row.measurement for row in measured], records)
+    rows = [row.measurement for row in answer.rows]
+    measured = [*rows, *(baseline.row.measurement for baseline in baselines)]
+    export_records(_records_of(study, found, answer, baselines), measured, records)
     result = StudyResult(
         task=name,
         rows=answer.rows,
@@ -139,6 +139,18 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
         confirmation=confirmation,
         noise=noise,
         baselines=baselines,
-        racing=None if racing is None else saving(study, [row.measurement for row in answer.rows], racing),
+        racing=None if racing is None else saving(study, rows, found.samples, racing),
     )
     return Member(study, limits, result, examination)
+
+
+def _records_of(study: Study, found: Measured, answer: Answer, baselines: Sequence[Baseline]) -> pd.DataFrame:
+    """Return the sample records of candidates, as far as racing let them go, and of baselines.
+
+    The store is shared with other searches, which may have had other candidates and baselines.
+    """
+    extra = {baseline.row.measurement.policy.digest() for baseline in baselines}
+    own = {row.measurement.policy.digest() for row in answer.rows} - extra
+    every = study.store(SEARCH_SPLITS).samples()
+    parts = [found.samples[found.samples["policy"].isin(own)], every[every["policy"].isin(extra)]]
+    return pd.concat(parts).sort_values(KEY, ignore_index=True)

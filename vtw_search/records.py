@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -191,23 +191,45 @@ class RecordStore:
             lines = [*_complete_lines(self._measurements), measurement.model_dump_json()]
             write_text_atomically(self._measurements, "\n".join(lines) + "\n")
 
-    def measurements(self) -> dict[str, Measurement]:
+    def measurements(self, stopped: Mapping[str, str] | None = None) -> dict[str, Measurement]:
         """Return the measurements by policy digest.
 
         The first complete one counts, one with a time before one without: limits on time need it of policies that
         others need no time of. Without a complete one, the last that failed or was stopped.
+
+        Args:
+            stopped: digest -> why, of policies that racing has stopped. Of these the last that was stopped for that
+                very reason counts, whatever another search has measured of them.
         """
+        stopped = stopped or {}
         found: dict[str, Measurement] = {}
         for line in _complete_lines(self._measurements):
             measurement = Measurement.model_validate_json(line)
-            known = found.get(measurement.policy.digest())
-            if known is None or not known.complete or _worth(measurement) > _worth(known):
-                found[measurement.policy.digest()] = measurement
+            digest = measurement.policy.digest()
+            known, why = found.get(digest), stopped.get(digest)
+            counts = known is None or not known.complete or _worth(measurement) > _worth(known)
+            if counts if why is None else measurement.stopped == why or measurement.failure is not None:
+                found[digest] = measurement
         return found
 
 
 def _worth(measurement: Measurement) -> tuple[bool, bool]:
     return measurement.complete, measurement.latency_ms is not None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a search goes by.
+
+    Attributes:
+        measurements: by policy digest.
+        samples: the sample records behind them, as `RecordStore.samples` returns them.
+        source: for messages.
+    """
+
+    measurements: Mapping[str, Measurement]
+    samples: pd.DataFrame
+    source: str
 
 
 _COLUMN_TYPES = {

@@ -13,6 +13,7 @@ from tests.conftest import IMAGE_TOKEN, PATCHES, make_inputs, make_tiny_llava
 from tests.runtime.test_modes import LAYER, answer
 from vtw_search import Policy, apply_policy
 from vtw_search.errors import RuntimeUseError
+from vtw_search.policies import ScorerChoice, Stage
 
 
 def test_a_mark_is_for_one_call() -> None:
@@ -105,3 +106,32 @@ def test_encoded_images_may_be_a_tensor() -> None:
         expected = model(**inputs, **pixels).logits
         features = model.model.get_image_features(**pixels).pooler_output
         assert model(**inputs, mm_encoder_outputs=torch.cat(list(features))).logits.equal(expected)
+
+
+def by_the_tower() -> Policy:
+    scorer = ScorerChoice(name="cls_attention")
+    return Policy(stages=(Stage(site="vision", layer=0, operator="select", keep=0.5, scorer=scorer),))
+
+
+def test_what_the_tower_told_of_other_images_is_not_used() -> None:
+    model, first, second = make_tiny_llava(), make_inputs((1,)), make_inputs((1,), seed=1)
+    pixels = second["pixel_values"]
+    text = {name: value for name, value in second.items() if name != "pixel_values"}
+    with torch.no_grad():
+        encoded_before = {"image": model.model.get_image_features(pixel_values=pixels)}
+        with apply_policy(model, by_the_tower()):
+            with pytest.raises(RuntimeUseError, match="this very prompt"):
+                model(**text, mm_encoder_outputs=encoded_before)
+            expected = model(**second).logits
+            model(**first)
+            with pytest.raises(RuntimeUseError, match="this very prompt"):
+                model(**text, mm_encoder_outputs=encoded_before)
+            encoded_here = {"image": model.model.get_image_features(pixel_values=pixels)}
+            for _ in range(2):  # generation without a cache repeats the prompt
+                assert model(**text, mm_encoder_outputs=encoded_here).logits.equal(expected)
+
+
+def test_without_a_cache_every_step_keeps_what_the_tower_told() -> None:
+    model, inputs = make_tiny_llava(), make_inputs((2, 1))
+    with apply_policy(model, by_the_tower()):
+        assert answer(model, inputs, use_cache=False).equal(answer(model, inputs))

@@ -52,5 +52,6 @@ def test_a_policy_adds_one_read_to_a_prefill_and_none_to_decoding(name: str, row
         tokens: (waits(model, inputs, policy, tokens) - waits(model, inputs, Policy.keep_all(), tokens)).total()
         for tokens in (1, 5)
     }
-    assert added[1] <= 2, "the two lengths of the selection, read together"
+    # The two lengths of the selection are copied together, which is no operator that is counted here.
+    assert added[1] == 0
     assert added[5] == added[1]

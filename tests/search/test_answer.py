@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from vtw_search.errors import ConfigError, StoreError
 from vtw_search.facts import ModelFacts, ModelFingerprint
 from vtw_search.policies import Policy
-from vtw_search.records import Measurement, RecordStore, SampleRecord
+from vtw_search.records import Measured, Measurement, RecordStore, SampleRecord
 from vtw_search.results import Judgement, Row
 from vtw_search.search.answer import choose, judged_rows
 from vtw_search.search.front import mark_front
@@ -108,6 +108,10 @@ def store_with(tmp_path: Path, kl_by_layer: dict[int, list[float]]) -> tuple[Rec
     return store, policies
 
 
+def all_of(store: RecordStore) -> Measured:
+    return Measured(store.measurements(), store.samples(), str(store.folder))
+
+
 PAPER = Limits(0.003, "first_token", "candidate_reference", 20, None, 5)
 
 
@@ -121,7 +125,7 @@ def test_the_published_rule_takes_the_first_layer_from_5_on_at_or_below_eta(tmp_
         7: [0.0] * 30,
     }
     store, policies = store_with(tmp_path, kl)
-    answer = choose(judged_rows(store, policies, PAPER))
+    answer = choose(judged_rows(all_of(store), policies, PAPER))
     assert answer.chosen.measurement.layer == 6
     status = {each.measurement.layer: each.status for each in answer.rows}
     assert status[3] == "layer 3 < 5"
@@ -131,7 +135,7 @@ def test_the_published_rule_takes_the_first_layer_from_5_on_at_or_below_eta(tmp_
 def test_a_missing_measurement_is_an_error(tmp_path: Path) -> None:
     store, policies = store_with(tmp_path, {8: [0.0]})
     with pytest.raises(StoreError, match="withdraw@3"):
-        judged_rows(store, [*policies, Policy.withdraw(layer=3)], NO_LIMITS)
+        judged_rows(all_of(store), [*policies, Policy.withdraw(layer=3)], NO_LIMITS)
 
 
 def test_a_task_override_beats_the_asked_limit_beats_the_tasks_default() -> None:

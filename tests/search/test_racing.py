@@ -23,7 +23,7 @@ from vtw_search.results import Row
 from vtw_search.search.answer import choose
 from vtw_search.search.judge import judge
 from vtw_search.search.limits import Limits
-from vtw_search.search.racing import Course, Racing, brought_back, stopped_early
+from vtw_search.search.racing import Course, Racing, brought_back
 from vtw_search.search.saving import extent_of, racing_result
 from vtw_search.search.trials import record_trials
 from vtw_search.tokens import TokenLayout
@@ -135,18 +135,42 @@ def sample_records(frame: pd.DataFrame) -> list[SampleRecord]:
 def test_a_course_learns_from_records_and_lets_all_go_on_without_racing() -> None:
     frame = table_of({1: [0.1] * 12, 2: [0.0] * 12}, {1: [0.0] * 12, 2: [0.0] * 12}, 12)
     policies = [policy_of(layer) for layer in (LAYERS, 1, 2)]
-    course = Course(Racing(LIMITS, 0.95), frame[frame["position"] < 1], policies)
+    course, none = Course(Racing(LIMITS, 0.95)), frame.iloc[:0]
+    course.tell(frame[frame["position"] < 1], [], policies)
     assert course.going_on(policies) == policies
-    course.tell(sample_records(frame))
+    course.tell(none, sample_records(frame), policies)
     assert course.going_on(policies) == [policies[0], policies[2]]
-    assert Course(None, frame, policies).going_on(policies) == policies
+    assert len(course.frame) == len(frame)
+    assert Course(None).going_on(policies) == policies
+
+
+def test_what_was_measured_of_a_stopped_candidate_since_does_not_count() -> None:
+    frame = table_of({1: [0.1] * 12, 2: [0.0] * 12}, {1: [0.0] * 12, 2: [0.0] * 12}, 12)
+    policies = [policy_of(layer) for layer in (LAYERS, 1, 2)]
+
+    def run(known: pd.DataFrame) -> Course:
+        course = Course(Racing(LIMITS, 0.95))
+        for split in ("calibration", "selection"):
+            for start in range(0, 12, 4):
+                let_in = course.going_on(policies) if start else policies
+                inside = (known["split"] == split) & known["position"].between(start, start + 3)
+                course.tell(known[inside], [], let_in)
+        return course
+
+    whole = run(frame)
+    stopped = whole.frame[whole.frame["policy"] == policy_of(1).digest()]
+    assert 8 <= len(stopped) < 24
+    again = run(frame.sample(frac=1, random_state=0))
+    pd.testing.assert_frame_equal(again.frame, whole.frame)
+    assert again.stopped_early(24) == {policy_of(1).digest(): "kl_nats surely > 0.01"}
 
 
 def test_a_candidate_with_all_samples_was_not_stopped_early() -> None:
     frame = table_of({1: [0.1] * 12, 2: [0.1] * 12}, {1: [0.0] * 12, 2: [0.0] * 6}, 12)
-    early = stopped_early(Racing(LIMITS, 0.95), frame, 24)
-    assert early == {policy_of(2).digest(): "kl_nats surely > 0.01"}
-    assert stopped_early(None, frame, 24) == {}
+    course = Course(Racing(LIMITS, 0.95))
+    course.tell(frame, [], [policy_of(layer) for layer in (LAYERS, 1, 2)])
+    assert course.stopped_early(24) == {policy_of(2).digest(): "kl_nats surely > 0.01"}
+    assert Course(None).stopped_early(24) == {}
 
 
 def stopped_measurement(layer: int, why: str = "kl_nats surely > 0.01", samples: int = 5) -> Measurement:
@@ -164,7 +188,10 @@ def test_the_store_prefers_complete_measurements_and_the_last_of_the_others(tmp_
     complete = row_of(3, 10).measurement
     store.add_measurement(complete)
     store.add_measurement(first)
-    assert store.measurements() == {complete.policy.digest(): complete}
+    digest = complete.policy.digest()
+    assert store.measurements() == {digest: complete}
+    assert store.measurements({digest: "kl_nats surely > 0.01"}) == {digest: first}
+    assert store.measurements({digest: "accuracy_drop surely > 0.1"}) == {}
 
 
 def test_a_stopped_candidate_is_judged_by_what_there_is_and_never_chosen() -> None:

@@ -87,6 +87,19 @@ def test_what_was_raced_out_says_so_everywhere(raced: tuple[Path, SearchResult, 
 
 
 @pytest.mark.slow
+def test_a_search_that_resumes_races_as_before_whatever_others_have_measured_since(tmp_path: Path) -> None:
+    before, _ = search(tmp_path, TIGHT)
+    frame = records_of(tmp_path)
+    whole, _ = search(tmp_path, TIGHT, "racing.above=null", "search=whole")
+    assert all(row.measurement.complete for row in whole.studies[0].rows)
+    again, output = search(tmp_path, TIGHT)
+    assert again.studies[0].rows == before.studies[0].rows
+    assert again.studies[0].racing == before.studies[0].racing
+    assert "stopped early by racing before" not in output
+    pd.testing.assert_frame_equal(records_of(tmp_path), frame)
+
+
+@pytest.mark.slow
 def test_looser_limits_name_those_they_need_and_score_only_what_is_missing(
     raced: tuple[Path, SearchResult, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,15 +31,14 @@ class ActivePolicy:
     def __init__(self, model: nn.Module, adapter: Adapter, policies: Policy | PolicySet, task: str | None) -> None:
         self.facts: ModelFacts = adapter.facts(model)
         self._policies = policies
-        self._first = self._checked(policies if isinstance(policies, Policy) else policies.for_task(task))
+        self._first = self._ready(policies if isinstance(policies, Policy) else policies.for_task(task))
         self._thread = threading.local()
         self._removal = TokenRemoval(model, adapter, self._wanted)
 
     @property
     def policy(self) -> Policy:
         """The policy that the calling thread's next call runs under."""
-        policy: Policy = getattr(self._thread, "policy", self._first)
-        return policy
+        return self._chosen[0]
 
     def use(self, choice: str | Policy) -> None:
         """Choose the policy of the calling thread from its next call of the model on; other threads keep theirs.
@@ -53,9 +52,9 @@ class ActivePolicy:
             PolicyError: a task was named and no policy file was applied, or the policy does not fit the model.
         """
         if isinstance(choice, Policy):
-            self._thread.policy = self._checked(choice)
+            self._thread.chosen = self._ready(choice)
         elif isinstance(self._policies, PolicySet):
-            self._thread.policy = self._checked(self._policies.for_task(choice))
+            self._thread.chosen = self._ready(self._policies.for_task(choice))
         else:
             remedy = "apply a policy file, or pass the policy itself"
             raise PolicyError("tasks are told apart by a policy file only", value=choice, remedy=remedy)
@@ -79,12 +78,17 @@ class ActivePolicy:
         """Per stage, (B,) how many visual tokens it left in the calling thread's last prefill; empty for keep-all."""
         return self._removal.visual_left
 
-    def _checked(self, policy: Policy) -> Policy:
-        make_ready(policy, self.facts)
-        return policy
+    @property
+    def _chosen(self) -> tuple[Policy, tuple[ReadyStage, ...]]:
+        chosen: tuple[Policy, tuple[ReadyStage, ...]] = getattr(self._thread, "chosen", self._first)
+        return chosen
+
+    def _ready(self, policy: Policy) -> tuple[Policy, tuple[ReadyStage, ...]]:
+        # Once per choice: every generated token asks for the stages.
+        return policy, make_ready(policy, self.facts)
 
     def _wanted(self) -> tuple[ReadyStage, ...]:
-        return make_ready(self.policy, self.facts)
+        return self._chosen[1]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ class Forward:
         past: what the layers where tokens have left hold of earlier tokens; None when they have no cache.
         present: the new tokens, per stage that has acted, with all of them in front; None when none leaves.
         insight: what stages may look at.
+        features: a tensor of the images' features, where they were encoded before; None where the tower runs now.
         noted: the cache that says already what it holds once this call is through.
         until_first_layer: closes what has to be over before the first decoder layer runs.
         cut: arguments that were cut already, because all layers are given the same objects.
@@ -37,6 +39,7 @@ class Forward:
     past: Held | None = None
     present: list[Present] | None = None
     insight: Insight = field(default_factory=Insight)
+    features: torch.Tensor | None = None
     noted: Cache | None = None
     until_first_layer: ExitStack = field(default_factory=ExitStack)
     cut: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)
@@ -76,6 +79,26 @@ class Forward:
     def all_is_seen(self, level: int) -> bool:
         """Whether every new token is there and none of the held keys is a filler."""
         return self.present is None and self.past is not None and self.past.kept[level].filler is None
+
+    @cached_property
+    def _busy(self) -> frozenset[int]:
+        """The layers at which something is done in a call that only adds tokens: the first one, and those of stages."""
+        return frozenset((0, *self.places))
+
+    @cached_property
+    def _plain(self) -> bool:
+        return all(self.all_is_seen(level) for level in range(len(self.stages)))
+
+    def passes(self, layer: int, mask: Any) -> bool:
+        """Whether a layer's arguments are right as they are, as most are while decoding, where every layer counts.
+
+        Args:
+            layer: its number.
+            mask: its attention mask, None without one.
+        """
+        if self.present is not None or layer in self._busy:
+            return False
+        return layer < self.stages[0].layer or (mask is None and self._plain)
 
     def begin_reading(self, layer: int) -> None:
         """Read the attention of `layer`, if the stage behind it asks for it."""

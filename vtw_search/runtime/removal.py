@@ -28,7 +28,7 @@ from vtw_search.runtime.caches import (
 from vtw_search.runtime.calls import check_call, check_mark, check_mark_fits, shape_of
 from vtw_search.runtime.capture import argument_names, by_name
 from vtw_search.runtime.forward import Forward
-from vtw_search.runtime.slicing import crop_mask, gather_tokens, map_tensors
+from vtw_search.runtime.slicing import crop_mask, gather_tokens, map_tensors, tensors_in
 from vtw_search.runtime.stages import Insight, Present, ReadyStage
 from vtw_search.runtime.vision import TowerReader
 from vtw_search.scorers import VisionNeeds
@@ -126,9 +126,13 @@ class TokenRemoval:
         if args:
             remedy = "call model(input_ids=..., pixel_values=..., attention_mask=...)"
             raise RuntimeUseError("under a policy the model takes keyword arguments only", remedy=remedy)
-        if marked is not None:
+        if marked is None:
+            # Whoever brings images has placeholders for them, or is refused by the model itself: to ask would make the
+            # host wait for the device.
+            visual = self.adapter.visual_mask(self.model, kwargs)
+        else:
             check_mark_fits(marked, kwargs)
-        visual = self.adapter.visual_mask(self.model, kwargs) if marked is None else marked
+            visual = marked if bool(marked.any()) else None
         self.thread.forward = forward = self._plan(stages, visual, kwargs)
         if forward.past is not None and forward.past.recounted is not None:
             return (), {**kwargs, "position_ids": _recounted_positions(forward.past, forward.queries, kwargs)}
@@ -137,8 +141,6 @@ class TokenRemoval:
     def _plan(self, stages: tuple[ReadyStage, ...], visual: torch.Tensor | None, kwargs: dict[str, Any]) -> Forward:
         """Find out whether new tokens leave, and what the layers are going to see as keys."""
         store, places = kwargs.get(self.arguments.cache), tuple(ready.layer for ready in stages)
-        if visual is not None and not bool(visual.any()):
-            visual = None
         rows, queries = shape_of(kwargs) if visual is None else visual.shape
         past = held = None if store is None else recall(store, places, rows)
         if held is None and visual is None:
@@ -153,6 +155,7 @@ class TokenRemoval:
             padding = _padding(visual, kwargs.get("attention_mask"))
             forward.present = [Present.of(visual, padding, self._prompt(stages, padding, kwargs))]
             forward.insight = Insight(whole_visual=visual, grids=self._grids(stages, visual, kwargs))
+            forward.features = next(tensors_in(kwargs.get("mm_encoder_outputs")), None)
         if store is not None and held is not None:
             forward.until_first_layer.enter_context(whole_lengths(store, places[0], held.total))
         return forward
@@ -185,7 +188,7 @@ class TokenRemoval:
         if forward is None:
             remedy = "call the model itself, not an inner module; a model whose generate calls one cannot be used"
             raise RuntimeUseError("under a policy the decoder runs through the model's own forward", remedy=remedy)
-        if not forward.stages:
+        if not forward.stages or forward.passes(number, kwargs.get(self.arguments.mask, ...)):
             return None
         if number == 0:
             forward.until_first_layer.close()
@@ -203,13 +206,13 @@ class TokenRemoval:
         acts = forward.stages[level].layer == number
         hidden = None
         if acts and forward.present is not None:
-            if forward.insight.vision is None and self.thread.tower.notes is not None:
-                forward.insight = replace(forward.insight, vision=self.thread.tower.notes)
+            if forward.insight.vision is None and any(ready.reads == "vision" for ready in forward.stages):
+                forward.insight = replace(forward.insight, vision=self.thread.tower.notes_for(forward.features))
             hidden = forward.act(level, args[0] if args else kwargs[names[0]])
         if acts:
             self._note_held(forward, layer, args, kwargs)
         if forward.all_is_seen(level) and kwargs.get(self.arguments.mask, ...) is None:
-            return None  # decoding without padding: the layer's arguments are right as they are
+            return None
         named = {**dict(zip(names, args, strict=False)), **kwargs}
         if hidden is not None:
             named[names[0]] = hidden

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import ExitStack
 from typing import Any
 
@@ -58,11 +59,14 @@ class TowerReader:
 
     def __init__(self) -> None:
         self.notes: VisionNotes | None = None
+        self._used = False
+        self._features: weakref.ref[torch.Tensor] | None = None
         self._open = ExitStack()
 
     def start(self, tower: VisionTower, needs: VisionNeeds) -> None:
         """Begin to note; what was noted of an earlier call is forgotten."""
         self._open.close()
+        self._used, self._features = False, None
         self.notes = VisionNotes(tower, needs) if needs != VisionNeeds() else None
         if self.notes is not None:
             self._open.enter_context(AttentionProbe(self.notes.note))
@@ -72,6 +76,24 @@ class TowerReader:
         self._open.close()
         if self.notes is not None and output is not None:
             self.notes.finish(output)
+
+    def notes_for(self, features: torch.Tensor | None) -> VisionNotes:
+        """Return the notes of a prompt's images: of the tower's last call, which no other prompt has used.
+
+        Generation without a cache, whose steps all repeat the prompt, may use them again with the same `features`.
+
+        Raises:
+            RuntimeUseError: the tower has not run for these images.
+        """
+        again = features is not None and self._features is not None and self._features() is features
+        if self.notes is None or (self._used and not again):
+            raise RuntimeUseError(
+                "a scorer that reads the vision tower needs the tower's run on the images of this very prompt",
+                value="features that were encoded elsewhere or for another call",
+                remedy="pass the pixels with the prompt",
+            )
+        self._used, self._features = True, None if features is None else weakref.ref(features)
+        return self.notes
 
 
 class PlacedVision:

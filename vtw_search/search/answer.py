@@ -9,7 +9,7 @@ import pandas as pd
 
 from vtw_search.errors import OutOfReachError, StoreError
 from vtw_search.policies import Policy
-from vtw_search.records import RecordStore
+from vtw_search.records import Measured
 from vtw_search.results import Confirmation, Row
 from vtw_search.search.front import least_infeasible, mark_front, preferred
 from vtw_search.search.judge import COSTS, judge
@@ -26,13 +26,13 @@ class Answer:
     verdict: str
 
 
-def judged_rows(store: RecordStore, candidates: Sequence[Policy], limits: Limits) -> list[Row]:
-    """Judge the stored measurements of `candidates`, in their order.
+def judged_rows(measured: Measured, candidates: Sequence[Policy], limits: Limits) -> list[Row]:
+    """Judge the measurements of `candidates`, in their order.
 
     Raises:
         StoreError: a measurement is missing.
     """
-    measurements, frame = store.measurements(), store.samples()
+    measurements, frame = measured.measurements, measured.samples
     groups: dict[str, pd.DataFrame] = {str(digest): group for digest, group in frame.groupby("policy")}
     reference = groups.get(Policy.keep_all().digest(), frame.iloc[:0])
     rows = []
@@ -40,7 +40,7 @@ def judged_rows(store: RecordStore, candidates: Sequence[Policy], limits: Limits
         digest = policy.digest()
         if digest not in measurements:
             remedy = "run the search again; it resumes"
-            raise StoreError(f"no measurement of {policy.label()}", value=str(store.folder), remedy=remedy)
+            raise StoreError(f"no measurement of {policy.label()}", value=measured.source, remedy=remedy)
         rows.append(Row(measurements[digest], judge(limits, measurements[digest], groups[digest], reference)))
     return rows
 

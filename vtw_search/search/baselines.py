@@ -37,8 +37,8 @@ def measured_baselines(study: Study, chosen: Row, limits: Limits) -> tuple[Basel
         policies = _matched(study, chosen.measurement)
         write_text_atomically(path, json.dumps([policy.model_dump(mode="json") for policy in policies]) + "\n")
     policies = [Policy.model_validate(content) for content in json.loads(path.read_text())]
-    store = study.measure([Policy.keep_all(), winner, *policies])
-    return compared(chosen, judged_rows(store, [Policy.keep_all(), *policies], limits)[1:], store.samples())
+    measured = study.measure([Policy.keep_all(), winner, *policies])
+    return compared(chosen, judged_rows(measured, [Policy.keep_all(), *policies], limits)[1:], measured.samples)
 
 
 def _matched(study: Study, chosen: Measurement) -> list[Policy]:

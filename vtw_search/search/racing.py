@@ -1,7 +1,8 @@
 """Racing: candidates that surely break a limit are not scored on the remaining samples. Pure functions of records.
 
-What is stopped depends on the records and the limits alone, so that a search that resumes, or shares its records with
-another one, stops the same candidates; limits that exclude fewer bring the others back, and they lack samples only.
+What is stopped, and after which batch, depends on the records and the limits alone: a search that resumes, or shares
+its records with another one, runs the same races again and ends them at the same batch, whatever was measured of a
+stopped candidate since. Limits that exclude fewer bring the others back, and they lack samples only.
 """
 
 from __future__ import annotations
@@ -106,35 +107,38 @@ class _Table:
 
 
 class Course:
-    """The races of a study's candidates while they are scored.
+    """The races of candidates, keep-all among them, over the batches of the search in their order.
 
     Args:
         racing: None lets every candidate go on.
-        frame: the records that there are, those of keep-all among them.
-        candidates: which policies are scored.
+
+    Attributes:
+        frame: the records of every batch that a candidate was let into, and no others.
     """
 
-    def __init__(self, racing: Racing | None, frame: pd.DataFrame, candidates: Sequence[Policy]) -> None:
-        self.racing = racing
-        self.frame = frame[frame["policy"].isin([policy.digest() for policy in candidates])]
-
-    def tell(self, records: Sequence[SampleRecord]) -> None:
-        """Add records; those of a sample that was measured before are left out."""
-        if self.racing is not None:
-            self.frame = pd.concat([self.frame, frame_of(records)]).drop_duplicates(KEY)
+    def __init__(self, racing: Racing | None) -> None:
+        self.racing, self.frame = racing, frame_of([])
 
     def going_on(self, policies: Sequence[Policy]) -> list[Policy]:
-        """Return the policies that no race stops."""
+        """Return the policies that no race has stopped before the next batch."""
         stopped = {} if self.racing is None else self.racing.stopped(self.frame)
         return [policy for policy in policies if policy.digest() not in stopped]
 
+    def tell(self, known: pd.DataFrame, new: Sequence[SampleRecord], let_in: Sequence[Policy]) -> None:
+        """Add the records of a batch: of those known before and the new ones, what is of the policies let into it."""
+        if self.racing is None:
+            return
+        own = known[known["policy"].isin([policy.digest() for policy in let_in])]
+        frame = pd.concat([self.frame, own, frame_of(new)]).drop_duplicates(KEY)
+        # In the order of the store, which intervals by resampling depend on.
+        self.frame = frame.sort_values(KEY, ignore_index=True)
 
-def stopped_early(racing: Racing | None, frame: pd.DataFrame, samples: int) -> dict[str, str]:
-    """Return, per digest of a policy that was stopped before it had all `samples`, the limits that it surely breaks."""
-    if racing is None:
-        return {}
-    counts = frame["policy"].value_counts()
-    return {digest: why for digest, why in racing.stopped(frame).items() if counts[digest] < samples}
+    def stopped_early(self, samples: int) -> dict[str, str]:
+        """Return, per digest of a policy that was stopped before it had all `samples`, the limits it surely breaks."""
+        if self.racing is None:
+            return {}
+        counts = self.frame["policy"].value_counts()
+        return {digest: why for digest, why in self.racing.stopped(self.frame).items() if counts[digest] < samples}
 
 
 def brought_back(labels: Sequence[str], most: int = 20) -> str:

@@ -19,16 +19,14 @@ from vtw_search.records import Measurement
 from vtw_search.results import RacingResult
 from vtw_search.runtime import make_ready
 from vtw_search.search.racing import Racing
-from vtw_search.search.study import MOST_AT_ONCE, SEARCH_SPLITS, Study
+from vtw_search.search.study import MOST_AT_ONCE, Study
 from vtw_search.tokens import TokenLayout
 
 Cost = Callable[[Sequence[Policy]], LayerTokens]
 
 
-def saving(study: Study, measurements: Sequence[Measurement], racing: Racing) -> RacingResult:
-    """Return what racing saved on the measurements of all candidates, keep-all among them."""
-    frame = study.store(SEARCH_SPLITS).samples()
-    frame = frame[frame["policy"].isin([row.policy.digest() for row in measurements])]
+def saving(study: Study, measurements: Sequence[Measurement], frame: pd.DataFrame, racing: Racing) -> RacingResult:
+    """Return what racing saved on the measurements of all candidates, keep-all among them, and their records."""
     extent = extent_of(study.profiler.layout, float(frame["answer_tokens"].mean()))
     cost = cost_of(frame, study.loaded.facts, extent, MOST_AT_ONCE)
     return racing_result(measurements, frame, cost, study.settings.batch_size, racing.confidence)

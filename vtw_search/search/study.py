@@ -15,14 +15,15 @@ from vtw_search.engine import CandidateError, OnePassEvaluator, batches, out_of_
 from vtw_search.errors import ModelError
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.splits import Splits
+from vtw_search.evaluation.tasks import Sample
 from vtw_search.operators import OPERATORS
 from vtw_search.policies import Policy
-from vtw_search.records import TRANSIENT, Measurement, RecordStore, SampleRecord
+from vtw_search.records import TRANSIENT, Measured, Measurement, RecordStore, SampleRecord
 from vtw_search.scorers import SCORERS
 from vtw_search.search.aggregate import holdout_numbers, measurement_of
 from vtw_search.search.front import worth_timing
 from vtw_search.search.profile import Profiler, profile_columns
-from vtw_search.search.racing import Course, Racing, brought_back, stopped_early
+from vtw_search.search.racing import Course, Racing, brought_back
 from vtw_search.search.team import Team
 
 SEARCH_SPLITS = ("calibration", "selection")
@@ -91,18 +92,21 @@ class Study:
         profile = {"repeats": self.settings.repeats}
         return RecordStore.of_identity(self.settings.store, self.identity(splits), profile)
 
-    def measure(self, candidates: Sequence[Policy], racing: Racing | None = None) -> RecordStore:
-        """Bring the store up to date for `candidates`, keep-all among them, on calibration and selection.
+    def measure(self, candidates: Sequence[Policy], racing: Racing | None = None) -> Measured:
+        """Bring the store up to date for `candidates`, keep-all among them, and return what it says of them.
 
-        With `racing`, what surely breaks a limit is not scored any further; its measurement says so. The first batch of
-        either split is scored always, so that every measurement has all of its numbers.
+        They are scored on calibration and selection. With `racing`, what surely breaks a limit is not scored any
+        further; its measurement says so. The first batch of either split is scored always, so that every measurement
+        has all of its numbers.
         """
-        store = self.store(SEARCH_SPLITS)
+        store, course = self.store(SEARCH_SPLITS), Course(racing)
         self._name_brought_back(store, candidates, racing)
         for split in SEARCH_SPLITS:
-            self._score(store, split, candidates, racing)
-        self._profile(store, candidates, racing)
-        return store
+            self._score(store, split, candidates, course)
+        early = course.stopped_early(self.search_samples)
+        frame = store.samples() if racing is None else course.frame
+        self._profile(store, candidates, frame, early)
+        return Measured(store.measurements(early), frame, str(store.folder))
 
     def score_together(self, candidates: Sequence[Policy], team: Team) -> None:
         """Bring the sample records of `candidates` up to date, with other workers; each takes batches of samples.
@@ -118,12 +122,16 @@ class Study:
     def _name_brought_back(self, store: RecordStore, candidates: Sequence[Policy], racing: Racing | None) -> None:
         stopped = {digest for digest, row in store.measurements().items() if row.stopped is not None}
         before = [policy for policy in candidates if policy.digest() in stopped]
-        again = Course(racing, store.samples(), [Policy.keep_all(), *before]).going_on(before) if before else []
+        if not before:
+            return
+        frame, own = store.samples(), [policy.digest() for policy in (Policy.keep_all(), *before)]
+        out = {} if racing is None else racing.stopped(frame[frame["policy"].isin(own)])
+        again = [policy for policy in before if policy.digest() not in out]
         if again:
             self.progress.note(brought_back([policy.label() for policy in again]))
 
     def _score(
-        self, store: RecordStore, split: str, candidates: Sequence[Policy], racing: Racing | None = None,
+        self, store: RecordStore, split: str, candidates: Sequence[Policy], course: Course | None = None,
         only: int | None = None,
     ) -> None:  # fmt: skip
         """Score what is missing on a split, or on the batch that begins at `only`."""
@@ -134,37 +142,45 @@ class Study:
             frame = frame[~frame["failure"].fillna("").str.startswith(TRANSIENT)]
         done = set(zip(frame["policy"], frame["split"], frame["sample"], strict=True))
         failed = set(frame.loc[frame["failure"].notna(), "policy"])
-        samples, course = self.splits[split], Course(racing, frame, candidates)
+        samples, course = self.splits[split], course or Course(None)
         finished = sum((policy.digest(), split, sample.id) in done for policy in candidates for sample in samples)
         self.progress.start(f"{self.settings.task} {split}", len(candidates) * len(samples), finished)
         for start, batch in batches(samples, self.settings.batch_size):
             if only not in (None, start):
                 continue
-            missing = [
-                policy for policy in candidates
+            let_in = course.going_on(candidates) if start else candidates
+            missing = {
+                policy.digest() for policy in candidates
                 if any((policy.digest(), split, sample.id) not in done for sample in batch)
-            ]  # fmt: skip
-            alive = [policy for policy in missing if policy.digest() not in failed]
-            alive = course.going_on(alive) if start else alive
+            }  # fmt: skip
+            alive = [policy for policy in let_in if policy.digest() in missing - failed]
             self.progress.advance((len(missing) - len(alive)) * len(batch))
-            if not alive:
-                continue
-            asked = self.settings
-            evaluator = OnePassEvaluator(self.loaded, batch, split, start, asked.max_new_tokens, asked.timeout_s)
-            records = []
-            for policies in _portions(alive):
-                for policy, found in evaluator.records_of(policies).items():
-                    if policy.is_keep_all:
-                        _require_success(found)
-                    failed |= {record.policy for record in found if record.failure is not None}
-                    records += found
-                    self.progress.advance(len(batch))
-            store.add_samples(records)
-            course.tell(records)
+            records = self._scored(alive, split, start, batch)
+            failed |= {record.policy for record in records if record.failure is not None}
+            if records:
+                store.add_samples(records)
+            course.tell(frame[_of_batch(frame, split, batch)], records, let_in)
 
-    def _profile(self, store: RecordStore, candidates: Sequence[Policy], racing: Racing | None) -> None:
-        known, frame = store.measurements(), store.samples()
-        early = stopped_early(racing, Course(racing, frame, candidates).frame, self.search_samples)
+    def _scored(
+        self, policies: Sequence[Policy], split: str, start: int, batch: Sequence[Sample]
+    ) -> list[SampleRecord]:
+        """Score policies on one batch."""
+        if not policies:
+            return []
+        asked, records = self.settings, list[SampleRecord]()
+        evaluator = OnePassEvaluator(self.loaded, batch, split, start, asked.max_new_tokens, asked.timeout_s)
+        for portion in _portions(policies):
+            for policy, found in evaluator.records_of(portion).items():
+                if policy.is_keep_all:
+                    _require_success(found)
+                records += found
+                self.progress.advance(len(batch))
+        return records
+
+    def _profile(
+        self, store: RecordStore, candidates: Sequence[Policy], frame: pd.DataFrame, early: Mapping[str, str]
+    ) -> None:
+        known = store.measurements(early)
         standing = _standing(known, frame, early, self.settings.time_all)
         missing = [policy for policy in candidates if policy.digest() not in standing]
         if not missing:
@@ -235,6 +251,11 @@ def _measured_counts(records: pd.DataFrame) -> list[list[int]]:
     """Return, per selection sample of a policy, how many visual tokens each stage left."""
     own = records[(records["split"] == "selection") & records["failure"].isna()]
     return [json.loads(text) for text in own["visual_left"]]
+
+
+def _of_batch(frame: pd.DataFrame, split: str, batch: Sequence[Sample]) -> pd.Series:
+    """Return which records are of a batch."""
+    return (frame["split"] == split) & frame["sample"].isin([sample.id for sample in batch])
 
 
 def _portions(policies: Sequence[Policy]) -> Iterator[Sequence[Policy]]:
