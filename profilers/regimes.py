@@ -12,6 +12,8 @@ from typing import Final, Literal
 from profilers.statistics import Blocks, Interval, combined_interval
 
 Verdict = Literal["pays off", "does not", "cannot tell"]
+# By chance, so many blocks agree once in 32 times.
+_BLOCKS_TO_AGREE: Final = 6
 _AXES: Final = ("batch", "visual_tokens", "prompt_tokens", "output_tokens")
 
 
@@ -93,6 +95,24 @@ class Phases:
         prefill, *decode = phases
         return (self.vision_ms or 0.0) + prefill + (self.output_tokens - 1) * sum(decode)
 
+    def worst_and_best(self) -> tuple[float, float] | None:
+        """Return reference / candidate of the whole answer by each phase's worst block and by each one's best.
+
+        Within a block both sides meet the same machine. If all blocks gain, they do so by chance once in 2^(n-1) times
+        (sign test, both sides), whatever spread, power limits or strangers did between them; with fewer than six blocks
+        that is too often to say anything, and the answer is None.
+        """
+        phases = [self.prefill, *([] if self.decode is None else [self.decode])]
+        if min(map(len, phases)) < _BLOCKS_TO_AGREE:
+            return None
+        reference = [phase.medians()[0] for phase in phases]
+        worst, best = (
+            self._total(reference)
+            / self._total([ms * extreme(phase.ratios()) for ms, phase in zip(reference, phases, strict=True)])
+            for extreme in (max, min)
+        )
+        return worst, best
+
     def totals_ms(self) -> tuple[float, float]:
         """Return the median times of a whole answer, reference and candidate."""
         medians = [self.prefill.medians(), *([] if self.decode is None else [self.decode.medians()])]
@@ -149,8 +169,17 @@ def break_even_visual_tokens(speedups: Mapping[int, float]) -> float | None:
     return None
 
 
-def verdict(speedup: Interval, problems: Sequence[str]) -> Verdict:
-    """Say in words whether a policy pays off: only where interval and times leave no doubt."""
-    if problems or speedup.contains(1.0):
+def verdict(speedup: Interval, problems: Sequence[str], worst_and_best: tuple[float, float] | None) -> Verdict:
+    """Say in words whether a policy pays off: where the interval leaves no doubt, and nothing speaks against the times.
+
+    Where something does, every single block has to say the same.
+
+    Args:
+        speedup: of the whole answer.
+        problems: why times should not be relied upon.
+        worst_and_best: as `Phases.worst_and_best` returns it.
+    """
+    worst, best = worst_and_best or (0.0, float("inf"))
+    if speedup.contains(1.0) or (problems and worst <= 1 <= best):
         return "cannot tell"
     return "pays off" if speedup.low > 1 else "does not"

@@ -83,13 +83,27 @@ def test_break_even_in_visual_tokens(speedups: dict[int, float], expected: float
 
 
 @pytest.mark.parametrize(
-    "interval, problems, words",
+    "interval, problems, blocks, words",
     [
-        (Interval(1.2, 1.1, 1.3), (), "pays off"),
-        (Interval(0.9, 0.8, 0.95), (), "does not"),
-        (Interval(1.05, 0.99, 1.1), (), "cannot tell"),
-        (Interval(1.2, 1.1, 1.3), ("the GPU was held down by power cap",), "cannot tell"),
+        (Interval(1.2, 1.1, 1.3), (), (0.9, 1.4), "pays off"),
+        (Interval(0.9, 0.8, 0.95), (), None, "does not"),
+        (Interval(1.05, 0.99, 1.1), (), (1.01, 1.2), "cannot tell"),
+        (Interval(1.2, 1.1, 1.3), ("the GPU was held down by power cap",), (0.99, 1.4), "cannot tell"),
+        (Interval(1.2, 1.1, 1.3), ("the GPU was held down by power cap",), None, "cannot tell"),
+        (Interval(1.2, 1.1, 1.3), ("the GPU was held down by power cap",), (1.02, 1.4), "pays off"),
+        (Interval(0.9, 0.8, 0.95), ("times spread by 30%",), (0.7, 0.98), "does not"),
     ],
 )
-def test_the_verdict_leaves_no_doubt_or_says_so(interval: Interval, problems: tuple[str, ...], words: str) -> None:
-    assert verdict(interval, problems) == words
+def test_the_verdict_leaves_no_doubt_or_says_so(
+    interval: Interval, problems: tuple[str, ...], blocks: tuple[float, float] | None, words: str
+) -> None:
+    assert verdict(interval, problems, blocks) == words
+
+
+def test_the_worst_and_the_best_block_are_of_the_whole_answer() -> None:
+    prefill = Blocks(((100.0, 100.0),) * 6, (*(((50.0, 50.0),) * 4), (80.0, 80.0), (40.0, 40.0)))
+    decode = Blocks(((10.0, 10.0),) * 6, (*(((9.0, 9.0),) * 5), (11.0, 11.0)))
+    found = Phases(20.0, prefill, decode, output_tokens=11)
+    assert found.worst_and_best() == pytest.approx((220 / (20 + 80 + 110), 220 / (20 + 40 + 90)))
+    few = Blocks(prefill.reference_ms[:5], prefill.candidate_ms[:5])
+    assert Phases(20.0, few, None, output_tokens=1).worst_and_best() is None

@@ -175,5 +175,5 @@ def _judged(row: RegimeRow, phases: Phases, kept: tuple[float, float]) -> Regime
         decode_speedup=phases.decode_speedup(),
         ceiling=amdahl_ceiling(phases, *kept),
         break_even_output_tokens=break_even_output_tokens(phases),
-        verdict=verdict(speedup, row.problems),
+        verdict=verdict(speedup, row.problems, phases.worst_and_best()),
     )

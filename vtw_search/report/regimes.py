@@ -70,7 +70,8 @@ def _sentence(row: RegimeRow) -> str:
         "cannot tell": "cannot tell",
     }[row.verdict or "cannot tell"]
     interval = f"95 % interval {row.speedup.low:.2f} to {row.speedup.high:.2f}, at most {row.ceiling:.2f} possible"
-    reasons = f"; {'; '.join(row.problems)}" if row.problems else ""
+    agreed = "every block says so, although " if row.verdict != "cannot tell" else ""
+    reasons = f"; {agreed}{'; '.join(row.problems)}" if row.problems else ""
     return f"{row.regime.label()}: {words} ({interval}{reasons})"
 
 
