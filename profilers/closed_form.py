@@ -102,9 +102,11 @@ def tower_layer_macs(shape: TowerShape, grids: Sequence[Grid]) -> tuple[int, ...
 
     Args:
         shape: the tower.
-        grids: rows and columns of patches of each image, crop or frame that attends to itself alone.
+        grids: rows and columns of patches of each image, crop or frame. It attends to itself alone; where a call joins
+            its pictures, of which these are all, every pair of patches is computed although a mask hides most.
     """
     whole = [rows * columns + shape.extra_tokens for rows, columns in grids]
+    whole = [sum(whole)] if shape.joined else whole
     blocks = [size for grid in grids for size in window_sizes(grid, shape.window_side)] if shape.windowed else []
     return tuple(
         sum(layer_macs(layer, size) for size in (blocks if number in shape.windowed else whole))
@@ -123,7 +125,9 @@ def _cut(length: int, side: int) -> list[int]:
 
 
 def patch_macs(shape: TowerShape, grids: Sequence[Grid]) -> int:
-    """Return the macs of the patch embedding."""
+    """Return the macs of the patch embedding, padding included."""
+    if shape.joined and grids:
+        grids = [(max(rows for rows, _ in grids), max(columns for _, columns in grids))] * len(grids)
     patches = sum(rows * columns for rows, columns in grids)
     return patches * projection_macs(shape.patch.inputs, shape.patch.outputs, shape.patch.calls)
 

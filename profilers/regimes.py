@@ -6,7 +6,7 @@ are; a single number would hide where it loses.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
 from typing import Final, Literal
 
 from profilers.statistics import Blocks, Interval, combined_interval
@@ -134,39 +134,51 @@ def amdahl_ceiling(phases: Phases, kept_prefill: float, kept_decode: float) -> f
     return (vision + prefill + decode) / (vision + kept_prefill * prefill + kept_decode * decode)
 
 
-def break_even_output_tokens(phases: Phases) -> float | None:
-    """Return from how many output tokens on the candidate is faster; 1 where it always is, None where it never is.
+@dataclass(frozen=True)
+class GainingOutputs:
+    """How long answers are that gain, in output tokens.
 
-    A prefill that costs more than it saves can be paid back by faster decode steps, and the other way round the gain of
-    a prefill can be lost by slower ones: then the answer is None although short answers gain.
+    Attributes:
+        above: answers gain from about this length on; 1 where the first token gains.
+        below: and up to about this length; None where no length is too long.
+    """
+
+    above: float
+    below: float | None = None
+
+
+def gaining_output_tokens(phases: Phases) -> GainingOutputs | None:
+    """Return for how many output tokens the candidate is faster; None where it never is.
+
+    A prefill that costs more than it saves can be paid back by faster decode steps, and the gain of a prefill can be
+    lost by slower ones. Steps that were not timed are taken to cost the same on both sides.
     """
     reference, candidate = phases.prefill.medians()
     lost = candidate - reference
-    if phases.decode is None:
-        return 1.0 if lost < 0 else None
-    decode_reference, decode_candidate = phases.decode.medians()
+    decode_reference, decode_candidate = (0.0, 0.0) if phases.decode is None else phases.decode.medians()
     gained = decode_reference - decode_candidate
-    if lost < 0 <= gained:
-        return 1.0
-    return 1.0 + lost / gained if lost >= 0 and gained > 0 else None
+    if lost < 0:
+        return GainingOutputs(1.0, None if gained >= 0 else 1.0 + lost / gained)
+    return GainingOutputs(1.0 + lost / gained) if gained > 0 else None
 
 
 def break_even_visual_tokens(speedups: Mapping[int, float]) -> float | None:
-    """Return at how many visual tokens the speed-up passes 1, interpolated between the measured counts.
+    """Return at how many visual tokens the speed-up passes 1 for good, interpolated between the measured counts.
 
     Args:
         speedups: by number of visual tokens, all else equal.
 
     Returns:
-        The smallest measured count where every one gains, None where none does.
+        The smallest measured count where every one gains, None where the largest does not.
     """
     points = sorted(speedups.items())
-    if points[0][1] > 1:
+    lost = [place for place, (_, speedup) in enumerate(points) if speedup <= 1]
+    if not lost:
         return float(points[0][0])
-    for (left, below), (right, above) in pairwise(points):
-        if below <= 1 < above:
-            return left + (right - left) * (1 - below) / (above - below)
-    return None
+    if lost[-1] == len(points) - 1:
+        return None
+    (left, below), (right, above) = points[lost[-1] : lost[-1] + 2]
+    return left + (right - left) * (1 - below) / (above - below)
 
 
 def verdict(speedup: Interval, problems: Sequence[str], worst_and_best: tuple[float, float] | None) -> Verdict:

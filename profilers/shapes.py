@@ -128,6 +128,8 @@ class TowerShape:
         windowed: numbers of the layers in which a patch sees its window alone.
         live_layers: how many layers have an output that is used; None for all. The others run for nothing.
         head: a pooling head, which no language model reads: it runs for nothing.
+        joined: whether the pictures of a call, padded to one size for the patch embedding, become one sequence, where a
+            mask hides from every patch those of other pictures.
     """
 
     patch: Projection
@@ -137,6 +139,7 @@ class TowerShape:
     windowed: frozenset[int] = frozenset()
     live_layers: int | None = None
     head: PoolingHeadShape | None = None
+    joined: bool = False
 
     @property
     def dead_layers(self) -> tuple[int, ...]:
@@ -168,7 +171,7 @@ class ModelShape:
     Attributes:
         layers: of the decoder, first layer first.
         vocabulary: outputs of the language head. A head whose weights are tied to the embedding costs the same.
-        tower, projector: None where no record fits; such a part is counted by running it.
+        tower, projector: None where no record fits; such a part is counted by running it on a prompt.
         not_described: why a part is None, by part.
     """
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -55,14 +56,15 @@ class CpuStopwatch:
 
     Args:
         clock: seconds; `time.perf_counter` by default.
-        second_clock: seconds by another clock, to notice when the first one jumps.
+        second_clock: seconds by another clock, to notice when the first one jumps or stands still; the first one again
+            where only that is given.
     """
 
     def __init__(
         self, clock: Callable[[], float] | None = None, second_clock: Callable[[], float] | None = None
     ) -> None:
         self._clock = clock or time.perf_counter
-        self._second_clock = second_clock or (time.monotonic if clock is None else clock)
+        self._second_clock = second_clock or clock or _unlike_perf_counter()
 
     def block(self, works: Sequence[Work]) -> Block:
         """Call each work once, in order."""
@@ -111,6 +113,17 @@ def stopwatch_of(device: torch.device | str) -> Stopwatch:
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu or cuda; got {device}. Move the work to one of them.")
     return CudaStopwatch(device) if device.type == "cuda" else CpuStopwatch()
+
+
+def _unlike_perf_counter() -> Callable[[], float]:
+    """Return a clock that can disagree with `time.perf_counter`, which on Linux is the same as `time.monotonic`.
+
+    CLOCK_BOOTTIME goes on while the machine sleeps, where perf_counter stands still, and nobody can set it, so that it
+    raises no false alarm (clock_gettime(2)). Systems without it have the time of day, which jumps when it is set.
+    """
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    return time.time
 
 
 def _event() -> torch.cuda.Event:

@@ -79,6 +79,16 @@ class Compared:
         return self.ratio.contains(1.0)
 
 
+class UnsteadyClockError(RuntimeError):
+    """The clock jumped in so many blocks that too few are left to tell anything."""
+
+    def __init__(self, steady: int, jumps: int) -> None:
+        super().__init__(
+            f"At least 3 blocks must have a steady clock; got {steady}, and {jumps} in which it jumped. Keep the "
+            "machine from going to sleep, stop what sets its clock, and measure again."
+        )
+
+
 @dataclass
 class _Collected:
     reference_ms: list[tuple[float, float]] = field(default_factory=list)
@@ -106,7 +116,8 @@ def compare(
         One comparison per candidate.
 
     Raises:
-        ValueError: there are no candidates, or the clock jumped in so many blocks that fewer than three are left.
+        ValueError: there are no candidates.
+        UnsteadyClockError: the clock jumped in so many blocks of a candidate that fewer than three are left.
     """
     settings = settings or ProtocolSettings()
     if not candidates:
@@ -153,10 +164,7 @@ def _compared(
 ) -> Compared:
     blocks = Blocks(tuple(collected.reference_ms), tuple(collected.candidate_ms))
     if len(blocks) < 3:
-        raise ValueError(
-            f"At least 3 blocks must have a steady clock; got {len(blocks)}, and {collected.jumps} in which it jumped. "
-            "Stop what sets the clock, or give another one."
-        )
+        raise UnsteadyClockError(len(blocks), collected.jumps)
     problems = []
     if collected.jumps:
         problems.append(f"the clock jumped in {collected.jumps} blocks, which were left out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,22 @@ import torch
 import yaml
 from rich.console import Console
 
+from profilers.environment import Environment
 from profilers.timing import ProtocolSettings
 from vtw_search.adapters import Adapter, find_adapter
-from vtw_search.errors import ConfigError
+from vtw_search.errors import ConfigError, ModelError
 from vtw_search.evaluation.model import DTYPES, load_model
 from vtw_search.facts import ModelFacts
 from vtw_search.files import write_text_atomically
-from vtw_search.policies import Policy, load_policy
+from vtw_search.policies import Certificate, Policy, load_policy
 from vtw_search.profile_config import ProfileConfig
 from vtw_search.profiling.architectures import build_on_meta, build_random, load_architecture
 from vtw_search.profiling.counting import CountedPrompt, count_architecture
 from vtw_search.profiling.regimes import RegimeRunner
 from vtw_search.profiling.rows import RegimeRow
-from vtw_search.profiling.vision import vision_parts
+from vtw_search.profiling.vision import left_out, tokens_of_an_image, vision_parts
 from vtw_search.report.regimes import regime_table, sentences, write_picture
-from vtw_search.runtime.apply import check_policy
+from vtw_search.runtime import require_certificate
 from vtw_search.tracking import TrackingSettings, redact
 from vtw_search.tracking.profile_run import log_profile
 
@@ -58,18 +60,22 @@ def run_profile(config: ProfileConfig, console: Console | None = None) -> Profil
     console = console or Console()
     model = _model(config)
     adapter = find_adapter(model)
-    facts = adapter.facts(model)
-    policy = _policy(config, facts)
-    check_policy(policy, facts)
+    policy, certificate = _policy(config, adapter.facts(model))
+    runner = RegimeRunner(adapter, model, policy, _timing(config))
     grid = config.profile.grid(lambda: _tokens_of_an_image(adapter, model))
     counted = _audited(adapter, model, config)
-    runner = RegimeRunner(adapter, model, policy, _timing(config))
-    rows = []
+    unchecked = _unchecked(adapter, model, certificate)
+    if unchecked is not None:
+        console.print(f"[yellow]warning:[/] {unchecked}", highlight=False)
+    about = _about(policy, unchecked, runner.environment(), counted)
+    folder, rows = Path(config.runs) / config.profile_name, list[RegimeRow]()
+    _begin(folder, config, about)
     for row in runner.rows(grid):
         console.print(f"{row.regime.label()}: {row.status}", highlight=False)
         rows.append(row)
-    result = ProfileResult(Path(config.runs) / config.profile_name, tuple(rows))
-    _write(result, config, policy, counted, runner)
+        _write_rows(folder, about, rows, complete=len(rows) == len(grid))
+    write_picture(rows, policy.label(), folder / "profile.png")
+    result = ProfileResult(folder, tuple(rows))
     _show(result, policy, counted, console)
     _track(result, config, console)
     return result
@@ -92,15 +98,16 @@ def _model(config: ProfileConfig) -> Any:
     )
 
 
-def _policy(config: ProfileConfig, facts: ModelFacts) -> Policy:
+def _policy(config: ProfileConfig, facts: ModelFacts) -> tuple[Policy, Certificate | None]:
+    """Return the policy, and what its file says of the check of its model."""
     if config.recipe is not None:
-        return config.recipe.policy(facts)
+        return config.recipe.policy(facts), None
     assert config.policy is not None, "the configuration has either of them"
     policies = load_policy(config.policy)
     if config.task is not None and config.task not in policies.tasks:
         remedy = f"choose one of {', '.join(policies.tasks) or 'none'}, or leave task out for the default"
         raise ConfigError("the policy file must have the task", value=config.task, remedy=remedy)
-    return policies.for_task(config.task)
+    return policies.for_task(config.task), policies.certificate
 
 
 def _timing(config: ProfileConfig) -> ProtocolSettings | None:
@@ -111,8 +118,12 @@ def _timing(config: ProfileConfig) -> ProtocolSettings | None:
 
 
 def _tokens_of_an_image(adapter: Adapter, model: Any) -> int:
-    rows, columns = adapter.default_grid(model)
-    return rows * columns // adapter.merge(model)
+    parts = vision_parts(adapter, model)
+    if parts is None:
+        rule = "profile.visual_tokens must be given where it is not known how many tokens an image has"
+        remedy = "give them, such as profile.visual_tokens=[576]"
+        raise ConfigError(rule, value="; ".join(left_out(adapter, model)), remedy=remedy)
+    return tokens_of_an_image(adapter, model, parts[1])
 
 
 def _audited(adapter: Adapter, model: Any, config: ProfileConfig) -> CountedPrompt:
@@ -122,32 +133,51 @@ def _audited(adapter: Adapter, model: Any, config: ProfileConfig) -> CountedProm
     return count_architecture(adapter, bare, config.profile.prompt_tokens[0], grids)
 
 
-def _write(
-    result: ProfileResult, config: ProfileConfig, policy: Policy, counted: CountedPrompt, runner: RegimeRunner
-) -> None:
-    content = {
+def _unchecked(adapter: Adapter, model: Any, certificate: Certificate | None) -> str | None:
+    """Say that nothing shows removal to be right on a model whose family needs that shown; None where all is well."""
+    if not adapter.needs_certificate:
+        return None
+    try:
+        require_certificate(model, certificate)
+    except ModelError as error:
+        return f"whether removing tokens is right on this model was not checked, which no cost depends on: {error}"
+    return None
+
+
+def _about(policy: Policy, unchecked: str | None, environment: Environment, counted: CountedPrompt) -> dict[str, Any]:
+    """Return what `profile.json` says beside its rows."""
+    return {
         "policy": policy.model_dump(mode="json"),
-        "environment": runner.environment().as_dict(),
+        "unchecked": unchecked,
+        "environment": environment.as_dict(),
         "macs": {
             "convention": f"{counted.cost.convention}: every query with every key",
             "not_counted": dict(counted.not_counted),
             "dead": counted.cost.dead,
             "audit": [row.as_dict() for row in counted.audit],
         },
-        "regimes": [row.as_dict() for row in result.rows],
-        "verdicts": sentences(result.rows),
     }
+
+
+def _begin(folder: Path, config: ProfileConfig, about: dict[str, Any]) -> None:
+    """Write the settings and no rows yet; nothing of an earlier profile of this name is left beside them."""
     settings = config.model_dump(mode="json")
     settings["tracking"]["uri"] = config.tracking.uri and redact(config.tracking.uri)
-    write_text_atomically(result.folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
-    write_text_atomically(result.folder / "profile.json", json.dumps(content, indent=1) + "\n")
-    write_picture(result.rows, policy.label(), result.folder / "profile.png")
+    write_text_atomically(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+    _write_rows(folder, about, (), complete=False)
+    (folder / "profile.png").unlink(missing_ok=True)
+
+
+def _write_rows(folder: Path, about: dict[str, Any], rows: Sequence[RegimeRow], complete: bool) -> None:
+    """Write the rows so far, so that what ends a profile early, such as Ctrl-C, loses none of them."""
+    found = {"complete": complete, "regimes": [row.as_dict() for row in rows], "verdicts": sentences(rows)}
+    write_text_atomically(folder / "profile.json", json.dumps({**about, **found}, indent=1) + "\n")
 
 
 def _show(result: ProfileResult, policy: Policy, counted: CountedPrompt, console: Console) -> None:
     console.print(regime_table(result.rows, policy.label()))
     for sentence in sentences(result.rows):
-        console.print(sentence, highlight=False)
+        console.print(sentence, highlight=False, markup=False)
     modules = len(counted.audit)
     console.print(f"macs: closed form and two counters agree on {modules} modules; files: {result.folder}")
 

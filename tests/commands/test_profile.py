@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from experiments.model_coverage.families import find
+from vtw_search.adapters import find_adapter
 from vtw_search.commands.profile import main
 from vtw_search.errors import ConfigError
+from vtw_search.policies import Policy, PolicySet, save_policy
 from vtw_search.profile_config import load_profile_config
+from vtw_search.profiling.architectures import build_on_meta, load_architecture
+from vtw_search.profiling.regimes import RegimeRunner
+from vtw_search.profiling.rows import RegimeRow
+from vtw_search.runtime import make_certificate
 
 VTW = ("recipe=vtw", "recipe.layer=6")
 QUICK = ("profile.min_seconds=0", "profile.repeats=3", "profile.visual_tokens=[64]", "profile.prompt_tokens=[8]")
@@ -106,3 +113,112 @@ def test_the_name_of_a_profile_depends_on_what_decides_it() -> None:
     assert load_profile_config(*VTW, "profile.batch=[2]").profile_name != first
     with pytest.raises(ConfigError, match="name"):
         load_profile_config(*VTW, "name=a/b")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["recipe=vtc_cls"], "a prefill is timed without running the vision tower, so that no scorer can read it, got "
+         "'select:0.222:cls_attention-first=-2:recount'; count it with profile=macs, or search it"),
+        (["recipe=fopru"], "count it with profile=macs, or search it: a search counts and times it on real samples"),
+        (["recipe=image_text_interaction"], "got 'select:knee:cls_similarity:recount'; search it: a search counts"),
+        (["recipe=image_text_interaction", "profile=macs"], "counts do not depend on scores, got 'select:knee"),
+    ],
+)  # fmt: skip
+def test_policies_that_random_prompts_cannot_show_are_refused(
+    arguments: list[str], message: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert message in refused(capsys, monkeypatch, tmp_path, *arguments)
+
+
+def test_what_reads_the_tower_can_be_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    profile(monkeypatch, tmp_path, "recipe=vtc_cls", "profile=macs", "tracking=none", "name=counted")
+    (row, _) = json.loads((tmp_path / "runs/counted/profile.json").read_text())["regimes"]
+    assert row["candidate"]["prefill"]["scorer"] > 0
+
+
+def architecture(folder: Path, name: str) -> str:
+    """Write a tiny architecture of a family, and return how the command is told of it."""
+    find(name).config().to_json_file(folder / "config.json")
+    return f"model.path={folder / 'config.json'}"
+
+
+def test_an_interrupted_profile_keeps_its_rows(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    whole = RegimeRunner._measured
+
+    def measured(self: RegimeRunner, row: RegimeRow) -> RegimeRow:
+        if row.regime.batch == 2:
+            raise KeyboardInterrupt
+        return whole(self, row)
+
+    monkeypatch.setattr(RegimeRunner, "_measured", measured)
+    with pytest.raises(SystemExit) as stop:
+        profile(monkeypatch, tmp_path, *VTW, *QUICK, "profile.batch=[1,2]", "profile.output_tokens=[1]", "name=first")
+    assert stop.value.code == 130
+    content = json.loads((tmp_path / "runs/first/profile.json").read_text())
+    assert [row["regime"]["batch"] for row in content["regimes"]] == [1]
+    assert content["complete"] is False
+    assert (tmp_path / "runs/first/config.yaml").exists()
+    monkeypatch.setattr(RegimeRunner, "_measured", whole)
+    profile(monkeypatch, tmp_path, *VTW, *QUICK, "profile.batch=[1]", "profile.output_tokens=[1]", "name=first")
+    assert json.loads((tmp_path / "runs/first/profile.json").read_text())["complete"] is True
+
+
+def test_nothing_of_an_earlier_profile_is_left_beside_a_new_one(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arguments = (*VTW, "profile=macs", "tracking=none", "name=again")
+    profile(monkeypatch, tmp_path, *arguments)
+
+    def stopped(self: RegimeRunner, regime: Any) -> RegimeRow:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RegimeRunner, "_counted", stopped)
+    with pytest.raises(SystemExit):
+        profile(monkeypatch, tmp_path, *arguments)
+    content = json.loads((tmp_path / "runs/again/profile.json").read_text())
+    assert (content["regimes"], content["complete"]) == ([], False)
+    assert not (tmp_path / "runs/again/profile.png").exists()
+
+
+def test_a_family_without_certificate_is_timed_and_it_is_said(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = architecture(tmp_path, "aya_vision")
+    profile(
+        monkeypatch, tmp_path, "recipe=vtw", "recipe.layer=3", model, "weights=random", *QUICK, "tracking=none",
+        "profile.output_tokens=[1]", "name=generic",
+    )  # fmt: skip
+    content = json.loads((tmp_path / "runs/generic/profile.json").read_text())
+    assert [row["status"] for row in content["regimes"]] == ["measured"]
+    assert content["unchecked"].startswith("whether removing tokens is right on this model was not checked")
+    assert "was not checked" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_certificate_of_a_policy_file_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = architecture(tmp_path, "aya_vision")
+    bare = build_on_meta(load_architecture(str(tmp_path)))
+    facts = find_adapter(bare).facts(bare)
+    certificate = make_certificate(bare, facts.possible_layers, {"removal": 0.0}, None)
+    policies = PolicySet(model=facts.fingerprint, default=Policy.withdraw(3), certificate=certificate)
+    save_policy(policies, tmp_path / "policy.json")
+    profile(
+        monkeypatch, tmp_path, "policy=policy.json", model, "weights=random", "profile=macs", "tracking=none",
+        "profile.visual_tokens=[64]", "name=checked",
+    )  # fmt: skip
+    assert json.loads((tmp_path / "runs/checked/profile.json").read_text())["unchecked"] is None
+
+
+def test_visual_tokens_must_be_given_where_an_image_says_nothing(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arguments = ("recipe=vtw", "recipe.layer=3", architecture(tmp_path, "idefics2"), "weights=random", "profile=macs")
+    told = refused(capsys, monkeypatch, tmp_path, *arguments)
+    assert (
+        'profile.visual_tokens must be given where it is not known how many tokens an image has, got "tower: ' in told
+    )
+    assert "; give them, such as profile.visual_tokens=[576]" in told
+    profile(monkeypatch, tmp_path, *arguments, "profile.visual_tokens=[64]", "tracking=none", "name=given")
+    content = json.loads((tmp_path / "runs/given/profile.json").read_text())
+    assert content["verdicts"][-1].startswith("macs, times, ceilings and verdicts leave out the vision part (tower: ")
+    assert content["regimes"][0]["left_out"]

@@ -13,6 +13,7 @@ from profilers.closed_form import (
     layer_macs,
     layer_parts,
     pairs,
+    patch_macs,
     projector_macs,
     tower_layer_macs,
     tower_macs,
@@ -100,3 +101,16 @@ def test_a_tower_with_windows_a_class_token_and_dead_parts() -> None:
 def test_a_projector_meets_merged_patches() -> None:
     projector = ProjectorShape((Projection("one", 8, 4), Projection("two", 4, 2)), merge=4, extra_rows=1)
     assert projector_macs(projector, [(4, 4), (2, 2)]) == (4 + 1 + 1 + 1) * (8 * 4 + 4 * 2)
+
+
+def test_joined_pictures_are_padded_and_meet_each_other() -> None:
+    layer = llama_layer(16, 2, 2, 24)
+    apart = TowerShape(Projection("patch", 12, 16), (layer,))
+    joined = replace(apart, joined=True)
+    grids = [(3, 4), (5, 2)]
+    assert tower_layer_macs(apart, grids) == (layer_macs(layer, 12) + layer_macs(layer, 10),)
+    assert tower_layer_macs(joined, grids) == (layer_macs(layer, 22),)
+    assert patch_macs(apart, grids) == (12 + 10) * 12 * 16
+    assert patch_macs(joined, grids) == 2 * (5 * 4) * 12 * 16
+    assert tower_macs(joined, [(3, 4)]) == tower_macs(apart, [(3, 4)])
+    assert tower_macs(joined, []) == 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from profilers.regimes import (
+    GainingOutputs,
     Phases,
     Regime,
     amdahl_ceiling,
-    break_even_output_tokens,
     break_even_visual_tokens,
+    gaining_output_tokens,
     regime_grid,
     verdict,
 )
@@ -58,24 +59,40 @@ def test_nothing_can_be_faster_than_the_ceiling() -> None:
 @pytest.mark.parametrize(
     "prefill, decode, expected",
     [
-        ((100.0, 90.0), (10.0, 9.0), 1.0),
-        ((100.0, 90.0), (10.0, 10.0), 1.0),
-        ((100.0, 106.0), (10.0, 8.0), 4.0),
+        ((100.0, 90.0), (10.0, 9.0), GainingOutputs(1.0)),
+        ((100.0, 90.0), (10.0, 10.0), GainingOutputs(1.0)),
+        ((100.0, 106.0), (10.0, 8.0), GainingOutputs(4.0)),
         ((100.0, 106.0), (10.0, 11.0), None),
-        ((100.0, 90.0), (10.0, 11.0), None),
-        ((100.0, 90.0), None, 1.0),
+        ((100.0, 90.0), (10.0, 11.0), GainingOutputs(1.0, below=11.0)),
+        ((100.0, 90.0), None, GainingOutputs(1.0)),
         ((100.0, 101.0), None, None),
     ],
 )
-def test_break_even_in_output_tokens(
-    prefill: tuple[float, float], decode: tuple[float, float] | None, expected: float | None
+def test_how_long_answers_are_that_gain(
+    prefill: tuple[float, float], decode: tuple[float, float] | None, expected: GainingOutputs | None
 ) -> None:
-    assert break_even_output_tokens(phases(prefill, decode, 8)) == expected
+    assert gaining_output_tokens(phases(prefill, decode, 8)) == expected
+
+
+def test_the_ends_of_what_gains_are_where_both_sides_take_equally_long() -> None:
+    for prefill, decode in (((100.0, 90.0), (10.0, 11.0)), ((100.0, 106.0), (10.0, 8.0))):
+        found = gaining_output_tokens(phases(prefill, decode, 8))
+        assert found is not None
+        end = found.below or found.above
+        reference, candidate = phases(prefill, decode, round(end)).totals_ms()
+        assert reference == candidate
 
 
 @pytest.mark.parametrize(
     "speedups, expected",
-    [({100: 1.2, 500: 1.5}, 100.0), ({100: 0.9, 500: 1.1}, 300.0), ({100: 0.8, 500: 0.9}, None), ({100: 0.9}, None)],
+    [
+        ({100: 1.2, 500: 1.5}, 100.0),
+        ({100: 0.9, 500: 1.1}, 300.0),
+        ({100: 0.8, 500: 0.9}, None),
+        ({100: 0.9}, None),
+        ({64: 1.01, 576: 0.9}, None),
+        ({64: 1.2, 100: 0.9, 500: 1.1, 600: 1.2}, 300.0),
+    ],
 )
 def test_break_even_in_visual_tokens(speedups: dict[int, float], expected: float | None) -> None:
     found = break_even_visual_tokens(speedups)

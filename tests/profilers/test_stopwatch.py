@@ -1,8 +1,9 @@
-"""Times on a fake CUDA device, and the devices that can be timed."""
+"""Times on a fake CUDA device, the devices that can be timed, and clocks that disagree."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -67,3 +68,32 @@ def test_cuda_times_come_from_events_with_one_wait_per_block(monkeypatch: pytest
 def test_other_devices_are_refused() -> None:
     with pytest.raises(ValueError, match="device must be cpu or cuda; got meta"):
         stopwatch_of("meta")
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="only Linux has this clock")
+def test_a_machine_that_sleeps_in_a_call_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    awake, slept = time.clock_gettime, [0.0]
+
+    def clock_gettime(clock: int) -> float:
+        return awake(clock) + slept[0] * (clock == time.CLOCK_BOOTTIME)
+
+    def call() -> None:
+        slept[0] += 3600.0
+        time.sleep(0.001)
+
+    monkeypatch.setattr(time, "clock_gettime", clock_gettime)
+    assert stopwatch_of("cpu").block([plain(call)]).clock_jumped
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="only Linux has this clock")
+def test_setting_the_time_of_day_is_no_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    today = iter(range(0, 10**6, 3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(today)))
+    assert not stopwatch_of("cpu").block([plain(lambda: time.sleep(0.001))] * 4).clock_jumped
+
+
+def test_without_that_clock_the_time_of_day_is_the_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
+    today = iter(range(0, 10**6, 3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(today)))
+    assert stopwatch_of("cpu").block([plain(lambda: time.sleep(0.001))]).clock_jumped

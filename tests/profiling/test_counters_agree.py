@@ -31,6 +31,8 @@ SUPPORTED = [
     for row in (json.loads(path.read_text()) for path in sorted(coverage.ROWS.glob("*.json")))
     if row["status"] == "supported"
 ]
+# Families whose tower makes one sequence of all pictures of a call.
+PIXTRAL = ["lighton_ocr", "mistral3", "mistral4"]
 
 
 def sample(name: str) -> tuple[Any, Any, dict[str, torch.Tensor]]:
@@ -47,6 +49,19 @@ def test_the_counts_of_every_module_agree(name: str) -> None:
     counted = {row.module for row in rows if row.closed_form is not None}
     assert all(any(module.endswith(layer) for module in counted) for layer in layers)
     assert all(row.closed_form for row in rows if row.closed_form is not None)
+
+
+@pytest.mark.parametrize("name", PIXTRAL)
+def test_pictures_that_a_tower_joins_are_counted_together(name: str) -> None:
+    adapter, model, _ = sample(name)
+    inputs = find(name).inputs([("small", "large")])
+    assert len({*adapter.image_grids(model, inputs)}) == 2
+    rows = require_agreement(audit_model(adapter, model, inputs).rows)
+    assert any("patch_conv" in row.module and row.closed_form for row in rows)
+    assert count_prompt(adapter, model, inputs).cost.vision > 0
+    bare = build_on_meta(model.config)
+    one, two = (count_architecture(adapter, bare, 8, [adapter.default_grid(bare)] * images) for images in (1, 2))
+    assert two.cost.vision > 2 * one.cost.vision
 
 
 @pytest.mark.parametrize("name", SUPPORTED)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from experiments.model_coverage.families import find
+from profilers.closed_form import tower_macs
 from profilers.regimes import Regime
 from profilers.stopwatch import CpuStopwatch
 from profilers.timing import ProtocolSettings
 from tests.conftest import make_tiny_llava
 from vtw_search import Policy
 from vtw_search.adapters import find_adapter
+from vtw_search.errors import PolicyError
 from vtw_search.profiling import regimes
 from vtw_search.profiling.regimes import RegimeRunner
 from vtw_search.profiling.works import RegimeWorks
+from vtw_search.recipes import find_recipe
+from vtw_search.report.regimes import sentences
 
 SETTINGS = ProtocolSettings(min_rounds=3, min_seconds=0, window=1, settled=10.0)
 REGIME = Regime(batch=2, visual_tokens=9, prompt_tokens=6, output_tokens=3)
@@ -164,3 +169,81 @@ def test_counting_alone_runs_nothing() -> None:
     assert (row.status, row.phases, row.verdict) == ("counted", None, None)
     assert found.stopwatch is not None
     assert found.stopwatch._clock.milliseconds == 0  # type: ignore[attr-defined]
+
+
+def test_a_clock_that_never_holds_still_is_a_row_and_the_grid_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder_only(monkeypatch)
+    found = runner(Policy.withdraw(2))
+    assert isinstance(found.stopwatch, CpuStopwatch)
+    whole, jumps = RegimeWorks._prefill, [0.0]
+    clock = found.stopwatch._clock
+
+    def prefill(self: RegimeWorks) -> Any:
+        jumps[0] += 3600.0 * (self.regime.batch == 2)
+        return whole(self)
+
+    monkeypatch.setattr(RegimeWorks, "_prefill", prefill)
+    watch = CpuStopwatch(lambda: clock() + jumps[0], clock)
+    rows = list(replace(found, stopwatch=watch).rows([REGIME, Regime(1, 9, 6, 1)]))
+    assert rows[0].status.startswith("not timed: At least 3 blocks must have a steady clock; got 0")
+    assert [row.failed for row in rows] == [True, False]
+    assert rows[1].status == "measured"
+    assert sentences(rows)[1] == f"{REGIME.label()}: {rows[0].status}"
+
+
+def test_a_family_without_certificate_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder_only(monkeypatch)
+    model = find("aya_vision").build()
+    assert find_adapter(model).needs_certificate
+    (row,) = runner(Policy.withdraw(3), model).rows([Regime(1, 9, 6, 2)])
+    assert row.status == "measured"
+
+
+def recipe(name: str, model: Any) -> Policy:
+    facts = find_adapter(model).facts(model)
+    parameters = find_recipe(name).parameters(facts)
+    policy = find_recipe(name).policy(facts, {key: each.default for key, each in parameters.items()})
+    assert policy is not None
+    return policy
+
+
+@pytest.mark.parametrize("name", ["vtc_cls", "fopru"])
+def test_what_reads_the_tower_is_counted_but_not_timed(name: str) -> None:
+    model = make_tiny_llava("sdpa")
+    policy = recipe(name, model)
+    with pytest.raises(PolicyError, match=r"can read it, got 'select:.*count it with profile=macs, or search"):
+        runner(policy, model)
+    (row,) = runner(policy, model, settings=None).rows([REGIME])
+    assert row.candidate.prefill.scorer > 0
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, None])
+def test_budgets_that_scores_decide_are_left_to_a_search(settings: ProtocolSettings | None) -> None:
+    model = make_tiny_llava("sdpa")
+    with pytest.raises(PolicyError, match=r"do not depend on scores, got 'select:knee.*search it"):
+        runner(recipe("image_text_interaction", model), model, settings)
+
+
+def test_a_batch_of_joined_pictures_meets_itself() -> None:
+    model = find("mistral3").build()
+    found = RegimeRunner(find_adapter(model), model, Policy.withdraw(3), settings=None)
+    one, two = found.rows([Regime(batch, 16, 6, 1) for batch in (1, 2)])
+    tower = find_adapter(model).shape(model).tower
+    assert tower is not None
+    assert two.reference.prefill.vision == tower_macs(tower, [(8, 8)] * 2) // 2 > one.reference.prefill.vision
+
+
+def test_vision_parts_that_are_left_out_are_told() -> None:
+    model = find("idefics2").build()
+    found = RegimeRunner(find_adapter(model), model, Policy.withdraw(3), settings=None)
+    (row,) = found.rows([REGIME])
+    assert row.reference.prefill.vision == 0
+    assert [reason.partition(":")[0] for reason in row.left_out] == ["tower", "projector"]
+    assert any("must be matrices that meet every visual token" in reason for reason in row.left_out)
+    assert not any("it is counted" in reason for reason in row.left_out)
+    assert row.as_dict()["left_out"] == row.left_out
+    (told,) = sentences([row])
+    assert told.startswith("macs, times, ceilings and verdicts leave out the vision part (tower: ")
+    model = make_tiny_llava("sdpa")
+    (whole,) = RegimeRunner(find_adapter(model), model, Policy.withdraw(2), settings=None).rows([REGIME])
+    assert (whole.left_out, sentences([whole])) == ((), [])

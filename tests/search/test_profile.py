@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
 import torch
 
 from profilers.macs import count_macs
 from profilers.memory import cache_bytes
+from profilers.regimes import Regime
+from profilers.stopwatch import CpuStopwatch
 from profilers.timing import Compared
 from vtw_search import Policy, apply_policy
 from vtw_search.evaluation.model import LoadedModel, load_model
 from vtw_search.evaluation.tasks import easy_vqa
+from vtw_search.profiling.regimes import RegimeRunner
+from vtw_search.profiling.schedule import scorer_shape
+from vtw_search.profiling.works import RegimeWorks
+from vtw_search.recipes import find_recipe
 from vtw_search.records import KL_COLUMNS, Measurement
+from vtw_search.search import profile as module
 from vtw_search.search.front import worth_timing
 from vtw_search.search.profile import Profiler, profile_columns
 
@@ -104,3 +115,46 @@ def test_what_no_limits_can_choose_is_not_timed() -> None:
     assert chosen == {rows[place].policy.digest() for place in (0, 1, 2, 4)}
     worse = [row(9, 100, 0.5, 0.5), row(2, 50, 0.9, 0.0)]
     assert worth_timing(worse) == {each.policy.digest() for each in worse}
+
+
+def test_placing_a_policy_is_not_timed(profiler: Profiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that a prefill moves by one second, and placing a policy by a hundred."""
+    now = [0.0]
+
+    @contextmanager
+    def slowly(model: Any, policy: Policy) -> Iterator[None]:
+        now[0] += 100.0
+        with apply_policy(model, policy):
+            yield
+        now[0] += 100.0
+
+    monkeypatch.setattr(module, "apply_policy", slowly)
+    monkeypatch.setattr(module, "stopwatch_of", lambda _: CpuStopwatch(lambda: now[0]))
+    monkeypatch.setattr(profiler, "_timings", {})
+    first = profiler.loaded.adapter.decoder_layers(profiler.loaded.model)[0]
+    handle = first.register_forward_pre_hook(lambda *_: now.__setitem__(0, now[0] + 1.0))
+    try:
+        timing = profiler.profile(Policy.withdraw(2)).timing
+    finally:
+        handle.remove()
+    assert timing is not None
+    assert (timing.reference.p50_ms, timing.candidate.p50_ms) == (1000.0, 1000.0)
+
+
+@pytest.mark.parametrize("name", ["fastv", "himap", "vtc_cls", "fopru"])
+def test_a_regime_costs_what_the_search_counts(
+    loaded: LoadedModel, profiler: Profiler, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, visual = find_recipe(name), int(profiler.layout.visual.sum())
+    defaults = {key: each.default for key, each in recipe.parameters(loaded.facts).items()}
+    policy = recipe.policy(loaded.facts, defaults)
+    assert policy is not None
+    regime = Regime(1, visual, profiler.layout.visual.shape[1] - visual, 1)
+    # The same prompt, but with its image where regimes have it: what follows the image asks the questions.
+    layout = RegimeWorks.layout_of(regime)
+    monkeypatch.setattr(profiler, "layout", layout)
+    monkeypatch.setattr(profiler, "shape", scorer_shape(loaded.adapter, loaded.model, layout.visual))
+    (row,) = RegimeRunner(loaded.adapter, loaded.model, policy, settings=None).rows([regime])
+    counted = profiler.macs(policy)
+    assert row.candidate.prefill.scorer == counted.scorer > 0
+    assert row.macs_ratio == counted.total / profiler.macs(Policy.keep_all()).total

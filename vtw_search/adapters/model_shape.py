@@ -11,7 +11,7 @@ from torch import nn
 
 from profilers.shapes import Grid, LayerShape, ModelShape, ProjectorShape, TowerShape
 from vtw_search.adapters.shapes import layer_shape
-from vtw_search.adapters.towers import image_grids, projector_shape, tower_shape
+from vtw_search.adapters.towers import COUNTED_BY_RUNNING, image_grids, joins_pictures, projector_shape, tower_shape
 from vtw_search.errors import ModelError
 
 _PROJECTORS = ("multi_modal_projector", "connector", "aligner", "projector", "vision_projection", "mm_projector")
@@ -57,7 +57,7 @@ class ShapeQuestions:
         found: nn.Module = model.get_encoder("image")  # type: ignore[operator]
         if found is model or found is getattr(model, "model", None):
             raise ModelError(
-                "the model must have a vision tower", value=type(model).__name__, remedy="it is counted whole"
+                "the model must have a vision tower", value=type(model).__name__, remedy=COUNTED_BY_RUNNING
             )
         return found
 
@@ -119,7 +119,7 @@ class ShapeQuestions:
     def image_grids(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Grid]:
         """Return the patch grid of every image, crop or frame in the inputs of a forward call."""
         config: Any = model.config
-        return image_grids(inputs, config.vision_config.patch_size)
+        return image_grids(inputs, config.vision_config.patch_size, joins_pictures(self.tower(model)))
 
 
 def _pair(value: int | Sequence[int]) -> Sequence[int]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from profilers.shapes import Grid, ProjectorShape
 from vtw_search.adapters.generic import GenericAdapter
+from vtw_search.adapters.towers import COUNTED_BY_RUNNING
 from vtw_search.errors import ModelError
 
 
@@ -26,5 +27,5 @@ class Step3p7Adapter(GenericAdapter):
         """Refuse: overlapping convolutions stand between the tower and the projector."""
         raise ModelError(
             "a projector must be matrices that meet every visual token", value="overlapping convolutions",
-            remedy="it is counted by running it",
+            remedy=COUNTED_BY_RUNNING,
         )  # fmt: skip

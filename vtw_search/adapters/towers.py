@@ -14,6 +14,7 @@ from profilers.shapes import Grid, PoolingHeadShape, Projection, ProjectorShape,
 from vtw_search.adapters.shapes import layer_shape
 from vtw_search.errors import ModelError
 
+COUNTED_BY_RUNNING = "only a run on a prompt can count it"
 _CLASS_TOKENS = ("class_embedding", "cls_token")
 
 
@@ -41,6 +42,7 @@ def tower_shape(tower: nn.Module, config: Any, feature_layer: int | list[int] | 
         windowed=frozenset(range(len(layers))) - full if side else frozenset(),
         live_layers=None if feature_layer is None else _live(feature_layer, len(layers)),
         head=_pooling_head(tower),
+        joined=joins_pictures(tower),
     )
 
 
@@ -56,8 +58,7 @@ def tower_layers(tower: nn.Module) -> nn.ModuleList:
     """Return the layers of a tower; ModelError when they are not one list."""
     lists = [module for module in tower.modules() if isinstance(module, nn.ModuleList) and _is_stack(module)]
     if len(lists) != 1:
-        remedy = "it is counted by running it"
-        raise ModelError("a tower must be one stack of layers", value=type(tower).__name__, remedy=remedy)
+        raise ModelError("a tower must be one stack of layers", value=type(tower).__name__, remedy=COUNTED_BY_RUNNING)
     return lists[0]
 
 
@@ -75,6 +76,11 @@ def _live(feature_layer: int | list[int], count: int) -> int:
 def reads_sizes(tower: nn.Module) -> bool:
     """Whether what a tower does depends on values in its inputs, so that it cannot run on the meta device."""
     return "grid_thw" in signature(type(tower).forward).parameters
+
+
+def joins_pictures(tower: nn.Module) -> bool:
+    """Whether a tower cuts padded pictures to their sizes and joins those of a call to one sequence; Pixtral does."""
+    return "image_sizes" in signature(type(tower).forward).parameters
 
 
 def has_known_call(tower: nn.Module) -> bool:
@@ -110,7 +116,7 @@ def _patch_embedding(tower: nn.Module) -> Projection:
     for name, module in tower.named_modules():
         if isinstance(module, nn.Linear):
             return Projection(name, module.in_features, module.out_features)
-    raise ModelError("a tower must embed its patches", value=type(tower).__name__, remedy="it is counted by running it")
+    raise ModelError("a tower must embed its patches", value=type(tower).__name__, remedy=COUNTED_BY_RUNNING)
 
 
 def projector_shape(parts: Mapping[str, nn.Module], merge: int, extra_rows: int = 0) -> ProjectorShape:
@@ -119,11 +125,11 @@ def projector_shape(parts: Mapping[str, nn.Module], merge: int, extra_rows: int 
     Raises:
         ModelError: there are none, or one holds attention or convolutions, which this record has no place for.
     """
-    found = [type(module).__name__ for part in parts.values() for module in part.modules() if _is_more(module)]
+    found = sorted({type(module).__name__ for part in parts.values() for module in part.modules() if _is_more(module)})
     if found or not parts:
         raise ModelError(
             "a projector must be matrices that meet every visual token", value=found or "none",
-            remedy="it is counted by running it",
+            remedy=COUNTED_BY_RUNNING,
         )  # fmt: skip
     projections = tuple(
         Projection(f"{name}.{inner}".rstrip("."), module.in_features, module.out_features)
@@ -138,8 +144,14 @@ def _is_more(module: nn.Module) -> bool:
     return isinstance(module, (nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)) or "Attention" in type(module).__name__
 
 
-def image_grids(inputs: Mapping[str, Any], patch_size: int | Sequence[int]) -> list[Grid]:
-    """Return the patch grid of every image, crop or frame in the inputs of a forward call."""
+def image_grids(inputs: Mapping[str, Any], patch_size: int | Sequence[int], joined: bool = False) -> list[Grid]:
+    """Return the patch grid of every image, crop or frame in the inputs of a forward call.
+
+    Args:
+        inputs: of the call.
+        patch_size: pixels along the sides of a patch.
+        joined: whether the tower cuts pictures to their `image_sizes`; to other towers these say nothing.
+    """
     sides = (patch_size, patch_size) if isinstance(patch_size, int) else tuple(patch_size)
     grids: list[Grid] = []
     for name in ("image_grid_thw", "video_grid_thw"):
@@ -147,6 +159,8 @@ def image_grids(inputs: Mapping[str, Any], patch_size: int | Sequence[int]) -> l
             grids += [(h, w) for t, h, w in inputs[name].tolist() for _ in range(t)]
     if grids:
         return grids
+    if joined and inputs.get("image_sizes") is not None:
+        return [(height // sides[0], width // sides[1]) for height, width in inputs["image_sizes"].tolist()]
     for name in ("pixel_values", "pixel_values_images", "pixel_values_videos"):
         pixels = inputs.get(name)
         if pixels is not None:

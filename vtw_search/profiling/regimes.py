@@ -13,17 +13,18 @@ from profilers.closed_form import projector_macs, tower_macs
 from profilers.environment import Environment, environment_problems, read_cpu_use, read_environment, read_gpu
 from profilers.memory import available_bytes, is_out_of_memory, kv_cache_bytes
 from profilers.prefill import PrefillCost
-from profilers.regimes import Phases, Regime, amdahl_ceiling, break_even_output_tokens, verdict
+from profilers.regimes import Phases, Regime, amdahl_ceiling, gaining_output_tokens, verdict
 from profilers.stopwatch import Stopwatch, Work, stopwatch_of
-from profilers.timing import Compared, ProtocolSettings, compare
+from profilers.timing import Compared, ProtocolSettings, UnsteadyClockError, compare
 from vtw_search.adapters import Adapter
-from vtw_search.errors import ModelError
+from vtw_search.errors import ModelError, PolicyError
 from vtw_search.operators import find_operator
 from vtw_search.policies import Policy
 from vtw_search.profiling.rows import RegimeRow, Side
-from vtw_search.profiling.schedule import Schedule, tokens_per_layer
-from vtw_search.profiling.vision import vision_parts
+from vtw_search.profiling.schedule import scorer_macs, scorer_shape, tokens_per_layer
+from vtw_search.profiling.vision import images_of_a_row, left_out, vision_parts
 from vtw_search.profiling.works import RegimeWorks
+from vtw_search.runtime.readiness import make_ready
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class RegimeRunner:
         policy: of the candidate.
         settings: of the timing; None to count alone.
         stopwatch: of the model's device if not given.
+
+    Raises:
+        PolicyError: the policy does not fit the model, or asks for what only real samples have.
     """
 
     adapter: Adapter
@@ -43,8 +47,21 @@ class RegimeRunner:
     settings: ProtocolSettings | None
     stopwatch: Stopwatch | None = None
 
+    def __post_init__(self) -> None:
+        ready = make_ready(self.policy, self.adapter.facts(self.model))
+        remedy = "search it: a search counts and times it on real samples"
+        for stage in self.policy.stages:
+            if isinstance(stage.keep, str):
+                rule = "a profile needs policies whose counts do not depend on scores"
+                raise PolicyError(rule, value=stage.label(), remedy=remedy)
+        for each in ready:
+            if self.settings is not None and each.reads == "vision":
+                rule = "a prefill is timed without running the vision tower, so that no scorer can read it"
+                remedy = f"count it with profile=macs, or {remedy}"
+                raise PolicyError(rule, value=each.stage.label(), remedy=remedy)
+
     def rows(self, grid: Sequence[Regime]) -> Iterator[RegimeRow]:
-        """Yield one row per regime, in order; where memory is too small, the row says so and the grid goes on."""
+        """Yield one row per regime, in order; where memory is too small or the clock jumps, the row says so."""
         for regime in grid:
             counted = self._counted(regime)
             yield counted if self.settings is None else self._measured(counted)
@@ -56,21 +73,19 @@ class RegimeRunner:
 
     def _counted(self, regime: Regime) -> RegimeRow:
         cost, full = prefill_cost(self.adapter, self.model, regime), Policy.keep_all()
-        works = RegimeWorks.layout_of(regime)
-        on_grids = any(find_operator(stage.operator).keeps == "share" for stage in self.policy.stages)
-        grids = self.adapter.grids(self.model, {}, regime.visual_tokens) if on_grids else ()
-        reference, candidate = (
-            self._side(cost, regime, tokens_per_layer(policy, works, len(cost.shape.layers), grids))
-            for policy in (full, self.policy)
-        )
-        return RegimeRow(regime, "counted", reference, candidate)
+        reference, candidate = (self._side(cost, regime, policy) for policy in (full, self.policy))
+        return RegimeRow(regime, "counted", reference, candidate, left_out(self.adapter, self.model))
 
-    def _side(self, cost: PrefillCost, regime: Regime, schedule: Schedule) -> Side:
-        generated = regime.output_tokens - 1
+    def _side(self, cost: PrefillCost, regime: Regime, policy: Policy) -> Side:
+        layout, generated = RegimeWorks.layout_of(regime), regime.output_tokens - 1
+        on_grids = any(find_operator(stage.operator).keeps == "share" for stage in policy.stages)
+        grids = self.adapter.grids(self.model, {}, regime.visual_tokens) if on_grids else ()
+        schedule = tokens_per_layer(policy, layout, len(cost.shape.layers), grids)
+        scorers = scorer_macs(policy, schedule, scorer_shape(self.adapter, self.model, layout.visual))
         held = kv_cache_bytes(
             cost.shape, schedule, generated=generated, batch=regime.batch, value_bytes=self.model.dtype.itemsize
         )
-        return Side(cost.prefill_macs(schedule), cost.decode_macs(schedule, max(0, generated - 1)), held)
+        return Side(cost.prefill_macs(schedule, scorers), cost.decode_macs(schedule, max(0, generated - 1)), held)
 
     def _measured(self, row: RegimeRow) -> RegimeRow:
         needed, left = self._least_bytes(row), available_bytes(self.model.device)
@@ -78,6 +93,8 @@ class RegimeRunner:
             return replace(row, status=f"out of memory: needs more than {needed} bytes, {left} are left")
         try:
             return self._timed(row, RegimeWorks(self.adapter, self.model, self.policy, row.regime))
+        except UnsteadyClockError as error:
+            return replace(row, status=f"not timed: {error}")
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -135,15 +152,15 @@ class RegimeRunner:
 
 
 def prefill_cost(adapter: Adapter, model: Any, regime: Regime) -> PrefillCost:
-    """Return what one row's prompt costs; vision parts that are left out count as zero, which the audit names."""
+    """Return what one row's prompt costs where a batch runs together; what `left_out` names counts as zero."""
     shape, parts = adapter.shape(model), vision_parts(adapter, model)
     if parts is None:
         return PrefillCost(shape, regime.prompt_tokens, vision=0, projector=0)
     tower, projector = parts
-    rows, columns = adapter.default_grid(model)
-    images = max(1, -(-regime.visual_tokens // (rows * columns // projector.merge)))
-    grids = [(rows, columns)] * images
-    vision, projected = tower_macs(tower, grids), projector_macs(projector, grids)
+    grids = images_of_a_row(adapter, model, projector, regime.visual_tokens)
+    # One call of the tower takes the images of all rows, and in some towers they meet each other.
+    vision = tower_macs(tower, grids * regime.batch) // regime.batch
+    projected = projector_macs(projector, grids)
     return PrefillCost(shape, regime.prompt_tokens, vision, projected)
 
 
@@ -174,6 +191,6 @@ def _judged(row: RegimeRow, phases: Phases, kept: tuple[float, float]) -> Regime
         first_token_speedup=phases.first_token_speedup(),
         decode_speedup=phases.decode_speedup(),
         ceiling=amdahl_ceiling(phases, *kept),
-        break_even_output_tokens=break_even_output_tokens(phases),
+        gaining_outputs=gaining_output_tokens(phases),
         verdict=verdict(speedup, row.problems, phases.worst_and_best()),
     )

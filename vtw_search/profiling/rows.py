@@ -7,7 +7,7 @@ from typing import Any
 
 from profilers.memory import PeakMemory
 from profilers.prefill import DecodeMacs, PrefillMacs
-from profilers.regimes import Phases, Regime, Verdict
+from profilers.regimes import GainingOutputs, Phases, Regime, Verdict
 from profilers.statistics import Interval
 
 
@@ -37,10 +37,11 @@ class RegimeRow:
         regime: the regime.
         status: `measured`, `counted` without times, or why there is no measurement.
         reference, candidate: what both cost.
+        left_out: why the vision parts are in no macs and no times, part by part; empty where they are.
         phases: all times.
         speedup, first_token_speedup, decode_speedup: reference / candidate, of the whole answer and of its parts.
         ceiling: the speed-up if everything that the policy touches took no time.
-        break_even_output_tokens: from how many output tokens on the candidate is faster; None for never.
+        gaining_outputs: for how many output tokens the candidate is faster; None for never.
         verdict: in words; None without times.
         problems: why times should not be relied upon.
     """
@@ -49,18 +50,24 @@ class RegimeRow:
     status: str
     reference: Side
     candidate: Side
+    left_out: tuple[str, ...] = ()
     phases: Phases | None = None
     speedup: Interval | None = None
     first_token_speedup: Interval | None = None
     decode_speedup: Interval | None = None
     ceiling: float | None = None
-    break_even_output_tokens: float | None = None
+    gaining_outputs: GainingOutputs | None = None
     verdict: Verdict | None = None
     problems: tuple[str, ...] = ()
 
     @property
+    def failed(self) -> bool:
+        """Whether times were asked for and could not be taken, as `status` says."""
+        return self.status not in ("measured", "counted")
+
+    @property
     def macs_ratio(self) -> float:
-        """Macs of the candidate's prefill over the reference's."""
+        """Macs of the candidate's prefill over the reference's, without vision parts that are left out."""
         return self.candidate.prefill.total / self.reference.prefill.total
 
     def as_dict(self) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+from vtw_search.adapters import Adapter
 from vtw_search.errors import PolicyError
 from vtw_search.operators import find_operator
 from vtw_search.policies import Policy
@@ -71,13 +73,32 @@ def mean_over_depth(policy: Policy, visual: int, layers: int, grids: Sequence[Gr
     return sum(tokens_per_layer(policy, TokenLayout(row, ~row), layers, grids)) / layers
 
 
+def scorer_shape(adapter: Adapter, model: Any, visual: torch.Tensor) -> Shape:
+    """Return the sizes that a scorer's cost depends on, for a prompt of one row before any stage.
+
+    Args:
+        adapter, model: on any device.
+        visual: (1, T) bool, true at visual tokens.
+    """
+    tower, config = adapter.vision_tower(model), model.config.get_text_config(decoder=True)
+    heads = config.num_attention_heads
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    behind = int((visual.flip(1).cumsum(dim=1) == 0).sum())
+    total, seen = visual.shape[1], int(visual.sum())
+    if tower is None:
+        return Shape(total, seen, behind, width)
+    patches, images = tower.grid.tokens + tower.class_tokens, -(-seen // tower.tokens)
+    vision_width = model.config.vision_config.hidden_size
+    return Shape(total, seen, behind, width, images, patches, vision_width, tower.layers)
+
+
 def scorer_macs(policy: Policy, tokens: Sequence[int], shape: Shape) -> list[int]:
     """Return the macs that choosing costs, at the layer whose output is chosen from.
 
     Args:
         policy: whose stages act.
         tokens: per decoder layer, as `tokens_per_layer` returns them.
-        shape: of the prompt before any stage, and of the tower.
+        shape: of the prompt before any stage, and of the tower, as `scorer_shape` returns it.
     """
     macs = [0] * len(tokens)
     text = shape.tokens - shape.visual

@@ -17,8 +17,8 @@ from profilers.regimes import Regime
 from profilers.stopwatch import Call, Work
 from vtw_search.adapters import Adapter, tower_inputs
 from vtw_search.policies import Policy
-from vtw_search.profiling.vision import vision_parts
-from vtw_search.runtime import apply_policy
+from vtw_search.profiling.vision import images_of_a_row, vision_parts
+from vtw_search.runtime import run_under_policy
 from vtw_search.tokens import TokenLayout
 
 _BEST_ATTENTION = "sdpa"
@@ -82,10 +82,8 @@ class RegimeWorks:
         if parts is None:
             return None
         tower, config = self.adapter.tower(self.model), self.model.config.vision_config
-        rows, columns = self.adapter.default_grid(self.model)
-        per_image = rows * columns // parts[1].merge
-        images = self.regime.batch * max(1, -(-self.regime.visual_tokens // per_image))
-        inputs = tower_inputs(tower, config, [(rows, columns)] * images, str(self.model.device))
+        grids = images_of_a_row(self.adapter, self.model, parts[1], self.regime.visual_tokens) * self.regime.batch
+        inputs = tower_inputs(tower, config, grids, str(self.model.device))
         inputs = {name: _as(value, self.model.dtype) for name, value in inputs.items()}
 
         @contextmanager
@@ -110,7 +108,8 @@ class RegimeWorks:
                 with _attention(self.model, _BEST_ATTENTION):
                     yield
                 return
-            with apply_policy(self.model, self.policy) as active:
+            # How long a removal takes does not depend on whether it is right, so that no certificate is asked for.
+            with run_under_policy(self.model, self.adapter, self.policy) as active:
                 active.mark_visual(self._visual)
                 yield
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ def regime_table(rows: Sequence[RegimeRow], title: str) -> Table:
     table = Table(title=title, title_justify="left")
     for name in ("batch", "visual", "text", "output", "macs ratio", "cache ratio"):
         table.add_column(name, justify="right")
-    for name in ("first token", "per token", "whole answer", "ceiling", "from output token"):
+    for name in ("first token", "per token", "whole answer", "ceiling", "gaining output"):
         table.add_column(name, justify="right")
     table.add_column("verdict")
     for row in rows:
@@ -40,7 +40,7 @@ def _cells(row: RegimeRow) -> list[str]:
     ceiling = "" if row.ceiling is None else f"{row.ceiling:.2f}"
     return [
         *map(str, counts), f"{row.macs_ratio:.3f}", f"{cache:.3f}", *map(_interval, speedups), ceiling,
-        _break_even(row), row.verdict or row.status,
+        _gaining_outputs(row), row.verdict or row.status,
     ]  # fmt: skip
 
 
@@ -48,18 +48,20 @@ def _interval(interval: Interval | None) -> str:
     return "" if interval is None else f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
 
 
-def _break_even(row: RegimeRow) -> str:
+def _gaining_outputs(row: RegimeRow) -> str:
+    found = row.gaining_outputs
     if row.phases is None:
         return ""
-    return "never" if row.break_even_output_tokens is None else f"{row.break_even_output_tokens:.0f}"
+    if found is None:
+        return "none"
+    return f"from {found.above:.0f}" if found.below is None else f"up to {found.below:.0f}"
 
 
 def sentences(rows: Sequence[RegimeRow]) -> list[str]:
-    """Return what the profile says in words: a verdict per regime with its reasons, and where the gain begins."""
+    """Return what the profile says in words: verdicts with their reasons, where the gain begins, what is left out."""
     told = [_sentence(row) for row in rows if row.verdict is not None]
-    return (
-        told + [row.regime.label() + ": " + row.status for row in rows if row.status.startswith("out")] + _begins(rows)
-    )
+    failed = [f"{row.regime.label()}: {row.status}" for row in rows if row.failed]
+    return told + failed + _begins(rows) + _left_out(rows)
 
 
 def _sentence(row: RegimeRow) -> str:
@@ -84,10 +86,24 @@ def _begins(rows: Sequence[RegimeRow]) -> list[str]:
     told = []
     for (batch, prompt, outputs), speedups in groups.items():
         if len(speedups) > 1:
-            start = break_even_visual_tokens(speedups)
-            words = "at none of the measured counts" if start is None else f"from about {start:.0f} on"
-            told.append(f"batch {batch}, {prompt} text and {outputs} output tokens: visual tokens gain {words}")
+            where = f"batch {batch}, {prompt} text and {outputs} output tokens"
+            told.append(f"{where}: visual tokens gain {_where_it_gains(speedups)}")
     return told
+
+
+def _where_it_gains(speedups: Mapping[int, float]) -> str:
+    start = break_even_visual_tokens(speedups)
+    if start is not None:
+        return f"from about {start:.0f} on"
+    gaining = [str(count) for count, speedup in sorted(speedups.items()) if speedup > 1]
+    return f"at {', '.join(gaining)}, but not at {max(speedups)}" if gaining else "at none of the measured counts"
+
+
+def _left_out(rows: Sequence[RegimeRow]) -> list[str]:
+    reasons = dict.fromkeys(reason for row in rows for reason in row.left_out)
+    if not reasons:
+        return []
+    return [f"macs, times, ceilings and verdicts leave out the vision part ({'; '.join(reasons)})"]
 
 
 def draw_regimes(rows: Sequence[RegimeRow], title: str) -> Figure:
@@ -97,9 +113,13 @@ def draw_regimes(rows: Sequence[RegimeRow], title: str) -> Figure:
     """
     timed = [row for row in rows if row.speedup is not None]
     shown = timed or list(rows)
-    notes = ["Bars: reference over candidate with 95 % intervals; diamonds: Amdahl ceiling; dashed: no gain."]
+    notes = []
+    if timed:
+        notes.append("Bars: reference over candidate with 95 % intervals; diamonds: Amdahl ceiling; dashed: no gain.")
+    if any(row.left_out for row in rows):
+        notes.append("The vision part is left out.")
     figure = blank_figure(0.5 + 0.42 * len(shown), "times as fast" if timed else "macs of the reference over macs",
-                          header=[title], notes=notes if timed else [])  # fmt: skip
+                          header=[title], notes=notes)  # fmt: skip
     axes = figure.add_subplot()
     style_axes(axes)
     for place, row in enumerate(shown):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,15 +13,14 @@ import torch
 
 from profilers.memory import kv_cache_bytes
 from profilers.prefill import PrefillMacs
-from profilers.stopwatch import plain, stopwatch_of
+from profilers.stopwatch import Call, Work, stopwatch_of
 from profilers.timing import Compared, ProtocolSettings, compare
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.tasks import Sample
 from vtw_search.operators import find_operator
 from vtw_search.policies import Policy
-from vtw_search.profiling.schedule import scorer_macs, tokens_per_layer, visual_counts
+from vtw_search.profiling.schedule import scorer_macs, scorer_shape, tokens_per_layer, visual_counts
 from vtw_search.runtime import apply_policy
-from vtw_search.scorers import Shape
 from vtw_search.search.macs import MacsCounter
 from vtw_search.tokens import Grid, TokenLayout
 
@@ -88,7 +88,7 @@ class Profiler:
         visual = loaded.adapter.visual_mask(loaded.model, self.inputs)
         assert visual is not None, "a sample with images has visual tokens"
         self.layout = TokenLayout(visual, torch.zeros_like(visual))
-        self.shape = self._shape()
+        self.shape = scorer_shape(loaded.adapter, loaded.model, visual)
         self._counter = MacsCounter(loaded, self.inputs)
         self._timings: dict[tuple[Any, ...], Compared] = {}
 
@@ -136,20 +136,6 @@ class Profiler:
             return []
         return self.loaded.adapter.grids(self.loaded.model, self.inputs, int(self.layout.visual.sum()))
 
-    def _shape(self) -> Shape:
-        """Return the sizes that a scorer's cost depends on."""
-        visual, tower = self.layout.visual, self.loaded.adapter.vision_tower(self.loaded.model)
-        config = self.loaded.model.config.get_text_config(decoder=True)
-        heads = config.num_attention_heads
-        width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-        behind = int((visual.flip(1).cumsum(dim=1) == 0).sum())
-        total, seen = visual.shape[1], int(visual.sum())
-        if tower is None:
-            return Shape(total, seen, behind, width)
-        patches = tower.grid.tokens + tower.class_tokens
-        vision_width = self.loaded.model.config.vision_config.hidden_size
-        return Shape(total, seen, behind, width, seen // tower.tokens, patches, vision_width, tower.layers)
-
     def _timing(self, policy: Policy, left: Sequence[int] | None) -> Compared:
         scorers = [stage.scorer for stage in policy.stages if stage.scorer is not None]
         schedule = (tuple(self.tokens_per_layer(policy, left)), *scorers)
@@ -158,14 +144,19 @@ class Profiler:
         return self._timings[schedule]
 
     def _time(self, policy: Policy) -> Compared:
-        reference, candidate = (plain(partial(self._prefill, each)) for each in (Policy.keep_all(), policy))
+        reference, candidate = (self._prefill(each) for each in (Policy.keep_all(), policy))
         settings = ProtocolSettings(self.repeats, min_seconds=0.0)
         return compare(reference, {"candidate": candidate}, stopwatch_of(self.loaded.device), settings)["candidate"]
 
-    @torch.inference_mode()
-    def _prefill(self, policy: Policy) -> object:
-        with apply_policy(self.loaded.model, policy):
-            return self.loaded.model(**self.inputs, use_cache=True, logits_to_keep=1)
+    def _prefill(self, policy: Policy) -> Work:
+        """Return the prefill of the sample; placing the policy on the model is no part of what is timed."""
+
+        @contextmanager
+        def work() -> Iterator[Call]:
+            with torch.inference_mode(), apply_policy(self.loaded.model, policy):
+                yield partial(self.loaded.model, **self.inputs, use_cache=True, logits_to_keep=1)
+
+        return work
 
     def _encode(self, sample: Sample) -> dict[str, Any]:
         images = [image.open() for image in sample.images]
