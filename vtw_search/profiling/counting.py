@@ -86,6 +86,10 @@ def _named_errors(model: Any) -> Iterator[None]:
         yield
     except (UncountedOperatorError, CountsDisagreeError) as error:
         raise ModelError(f"the macs of {type(model).__name__} cannot be counted", remedy=str(error)) from error
+    except NotImplementedError as error:
+        # On the meta device there are no values; models that route tokens by them cannot run there.
+        rule = f"{type(model).__name__} cannot be counted without weights: what it computes depends on values"
+        raise ModelError(rule, remedy="search it: a search counts it on real samples") from error
 
 
 def _cost(

@@ -50,18 +50,24 @@ def _add_head(found: Findings, model: Any, shape: ModelShape) -> None:
 
 
 def audit_tower(adapter: Adapter, model: Any, shape: TowerShape, grids: Sequence[Grid]) -> list[Findings]:
-    """Count a tower's layers on meta, or, where it reads values, on the CPU at two small sizes.
+    """Count a tower's layers on meta, or, where it reads values, on the CPU; at two small sizes where it takes any.
 
     Args:
         adapter, model: the model is on the meta device.
         shape: of its tower.
         grids: patches of the images; not used where two small sizes stand for them.
     """
-    tower = adapter.tower(model)
-    if not reads_sizes(tower):
-        return [_run_tower(tower, model.config.vision_config, shape, grids, "meta")]
-    small = _first_layers(tower, shape)
-    return [_run_tower(small, model.config.vision_config, shape, sizes, "cpu") for sizes in _SMALL_GRIDS]
+    tower, config = adapter.tower(model), model.config.vision_config
+    if reads_sizes(tower):
+        small = _first_layers(tower, shape)
+        return [_run_tower(small, config, shape, sizes, "cpu") for sizes in _SMALL_GRIDS]
+    try:
+        return [_run_tower(tower, config, shape, grids, "meta")]
+    except (NotImplementedError, RuntimeError) as error:
+        # Some towers of pictures of one size look for padding among their patches.
+        if "meta" not in str(error):
+            raise
+    return [_run_tower(_first_layers(tower, shape), config, shape, grids, "cpu")]
 
 
 def _first_layers(tower: nn.Module, shape: TowerShape) -> nn.Module:
