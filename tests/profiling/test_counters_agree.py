@@ -103,7 +103,7 @@ def test_without_a_prompt_the_vision_parts_are_counted_and_run_or_named(name: st
 @pytest.mark.parametrize("name", BY_VALUES)
 def test_what_values_decide_cannot_be_counted_without_weights(name: str) -> None:
     adapter, model, _ = sample(name)
-    with pytest.raises(ModelError, match="without weights: .*search it"):
+    with pytest.raises(ModelError, match=r"without weights: .*search it"):
         count_architecture(adapter, build_on_meta(model.config), 8, [])
 
 
