@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -89,7 +90,7 @@ def read_environment(device: torch.device, dtype: str, attention: str) -> Enviro
     """Record the environment of a measurement on `device`."""
     gpu, note = read_gpu(device)
     return Environment(
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        device=_gpu_name(device) or "cpu",
         cpu=_cpu_name(),
         dtype=dtype,
         attention=attention,
@@ -106,6 +107,14 @@ def read_environment(device: torch.device, dtype: str, attention: str) -> Enviro
         gpu=gpu,
         gpu_note=note,
     )
+
+
+def read_machine(device: torch.device) -> dict[str, Any]:
+    """Return what decides how long the same work takes on `device`, whatever the state of the machine.
+
+    Names and numbers alone, ready for JSON: the processor, the GPU (None without one), and the threads that torch uses.
+    """
+    return {"cpu": _cpu_name(), "gpu": _gpu_name(device), "threads": torch.get_num_threads()}
 
 
 def read_gpu(device: torch.device) -> tuple[GpuState | None, str]:
@@ -195,6 +204,11 @@ def environment_problems(
     return tuple(problems)
 
 
+def _gpu_name(device: torch.device) -> str | None:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
+@cache
 def _cpu_name() -> str:
     otherwise = platform.processor() or platform.machine()
     try:

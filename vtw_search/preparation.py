@@ -20,7 +20,7 @@ from vtw_search.policies import Certificate
 from vtw_search.progress import WorkProgress
 from vtw_search.search.certificate import model_certificate
 from vtw_search.search.limits import Limits, limits_for_task
-from vtw_search.search.reach import check_names, check_reach, reach, reach_text
+from vtw_search.search.reach import check_cap, check_names, check_reach, reach, reach_text
 from vtw_search.search.space import Space, make_space
 from vtw_search.search.storage import Storage, make_storage
 from vtw_search.search.study import Study, StudySettings
@@ -135,7 +135,9 @@ def _say_what_is_certifiable(config: SearchConfig, splits: Mapping[str, Splits],
         limits = limits_of(config, name)
         check_names(limits, split["selection"], timed=config.profile.repeats > 0)
         if limits.confidence is not None:
-            found[name] = reach(limits, split["confirmation"], limits.confidence)
+            check_cap(name, limits)
+            others = [sample for each in SPLITS if each != "confirmation" for sample in split[each]]
+            found[name] = reach(limits, split["confirmation"], limits.confidence, others)
     if found:
         level = config.limits.confidence or 0.0
         check_reach(found, level)

@@ -25,6 +25,7 @@ from vtw_search.results import RacingResult, StudyResult
 from vtw_search.search.racing import Racing
 
 HERE, TASKS, CALIBRATION = Path(__file__).parent, ("digits_read", "easy_vqa_shape"), 50
+SAMPLES = ("batch_size=25", "samples.selection=100", "samples.holdout=100")
 LAYERS = list(range(1, 12))
 SHARES = [0.75, 0.625, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625, 0.03125]
 SCORERS = ["text_to_visual", "text_relevance", "visual_received", "uniform"]
@@ -73,12 +74,12 @@ def search(runs: Path, task: str, racing: type[Racing]) -> StudyResult:
     """Return the study of one search."""
     config = load_config(
         "space=prune_withdraw", *SPACE, f"task={task}", "sampler=enumerate", "profile=macs", "tracking=none",
-        "noise.samples=0", "batch_size=25", f"samples.calibration={CALIBRATION}", "samples.selection=100",
-        "samples.holdout=100", f"search=racing-{task}", f"runs={runs}", "racing.above=0",
+        "noise.samples=0", f"samples.calibration={CALIBRATION}", *SAMPLES, f"search=racing-{task}", f"runs={runs}",
+        "racing.above=0",
     )  # fmt: skip
     with ExitStack() as patches:
         patches.enter_context(mock.patch("vtw_search.search.study.OnePassEvaluator", Agreement))
-        patches.enter_context(mock.patch("vtw_search.driver.Racing", racing))
+        patches.enter_context(mock.patch("vtw_search.exploration.Racing", racing))
         # Pictures and trials of thousands of policies take longer than what is asked here.
         patches.enter_context(mock.patch("vtw_search.driver.write_report", return_value=defaultdict(list)))
         patches.enter_context(mock.patch("vtw_search.driver.record_trials"))

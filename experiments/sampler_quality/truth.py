@@ -72,7 +72,7 @@ def main(runs: Path) -> None:
         shard for start, batch in batches(samples, BATCH) for shard in score(loaded, policies, start, batch, runs)
     ]
     rows = pd.concat([pd.read_parquet(shard) for shard in shards])
-    profiler = Profiler(loaded, samples, 0, 0)
+    profiler = Profiler(loaded, samples, 0)
     macs = {policy.digest(): profiler.macs(policy).total for policy in policies}
     frame = aggregated(rows, policies, macs)
     write_atomically(PATH, lambda path: frame.to_parquet(path, index=False, compression="zstd"))

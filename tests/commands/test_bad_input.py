@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
+from rich.console import Console
 
 from vtw_search.commands.search import _sweep, main
 from vtw_search.config import load_config
 from vtw_search.errors import ConfigError
 from vtw_search.evaluation.model import REFERENCE_MODEL
+from vtw_search.evaluation.splits import SPLITS, Splits
+from vtw_search.evaluation.tasks import Sample
+from vtw_search.preparation import _save_config, _say_what_is_certifiable
 
 
 def run(capsys: Any, monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> str:
@@ -49,6 +54,10 @@ def run(capsys: Any, monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: 
         (["task=jsonl"], "task.path needs a value"),
         (["task=jsonl", "task.path=none.jsonl"], "must be readable, got 'none.jsonl'"),
         (["task=digits_read", "limits.accuracy_drop=0.001"], "needs 2995; 300 images certify 0.00994 at best"),
+        (
+            ["task=digits_read", "limits.kl_cap_nats=0.05", "+limits.per_task.digits_read.kl_nats=0.1"],
+            "limits.kl_cap_nats must be above.*of digits_read.*0.05.*0.1",
+        ),
         (["task=digits_read", "samples.confirmation=0"], "limits.confidence=null"),
         (["task=digits_read", "+limits.slices.digit.accuracy_drop=0.1"], "unknown slice 'digit'.*'digits'"),
         (["task=digits_read", "+limits.at_most.latency=1"], "unknown cost.*latency_ms"),
@@ -113,8 +122,6 @@ def test_bad_task_files(
 def test_a_name_cannot_be_continued_with_another_seed(
     capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from vtw_search.preparation import _save_config
-
     monkeypatch.chdir(tmp_path)
     _save_config(load_config("search=a"), tmp_path / "runs" / "a")
     _save_config(load_config("search=a", "limits.kl_nats=0.5"), tmp_path / "runs" / "a")
@@ -131,8 +138,6 @@ def test_a_missing_extra_is_said_in_one_line(capsys: Any, monkeypatch: pytest.Mo
 def test_a_password_is_in_no_message_and_not_in_the_saved_configuration(
     capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from vtw_search.preparation import _save_config
-
     line = run(capsys, monkeypatch, tmp_path, "storage=postgres", "storage.url=mysql://me:secret@host/db")
     assert "secret" not in line
     config = load_config("search=a", "storage=postgres", "storage.url=postgresql://me:secret@host/db")
@@ -153,3 +158,16 @@ def test_a_password_is_in_no_message_and_not_in_the_saved_configuration(
 )
 def test_the_workers_of_one_search_are_no_sweep(overrides: list[str], grouped: bool) -> None:
     assert bool(_sweep(overrides)) == grouped
+
+
+@pytest.mark.parametrize("split", ["calibration", "selection", "holdout"])
+def test_a_slice_that_could_not_be_tested_is_refused_before_anything_runs(split: str) -> None:
+    config = load_config(
+        "task=digits_read", "limits.kl_nats=null", "limits.accuracy_drop=0.1", "+limits.slices.digits.accuracy_drop=0.2"
+    )
+    samples = [Sample(str(n), (), "?", ("a",), "exact_match", str(n), {"digits": "2"}) for n in range(60)]
+    splits = {name: tuple(samples) for name in SPLITS}
+    _say_what_is_certifiable(config, {"digits_read": Splits(splits)}, Console(quiet=True))
+    splits[split] = (*samples, replace(samples[0], id="rare", slices={"digits": "9"}))
+    with pytest.raises(ConfigError, match=r"digits_read: accuracy_drop\[digits=9\] <= 0.2 needs \d+; 0 images"):
+        _say_what_is_certifiable(config, {"digits_read": Splits(splits)}, Console(quiet=True))

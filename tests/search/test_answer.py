@@ -18,7 +18,6 @@ from vtw_search.records import Measured, Measurement, RecordStore, SampleRecord
 from vtw_search.results import Judgement, Row
 from vtw_search.search.answer import choose, judged_rows
 from vtw_search.search.front import mark_front
-from vtw_search.search.ledger import HoldoutLedger
 from vtw_search.search.limits import Limits, limits_for_task
 from vtw_search.search.space import candidates_of, make_space
 from vtw_search.search.trials import record_trials
@@ -184,24 +183,6 @@ def test_the_space_is_keep_all_and_every_layer_once(layers: int) -> None:
 def test_a_range_outside_the_model_is_refused(first: int, last: int) -> None:
     with pytest.raises(ConfigError, match=r"1\.\.11"):
         make_space(facts(12), {"vtw": {}}, (first, last))
-
-
-def test_the_ledger_counts_per_task(tmp_path: Path) -> None:
-    ledger = HoldoutLedger(tmp_path)
-    assert ledger.count("a") == 0
-    for task in "aba":
-        ledger.add("s", task, "digest", "keep-all")
-    assert (ledger.count("a"), ledger.count("b")) == (2, 1)
-    assert ledger.count("a", "confirmation") == 0
-
-
-def test_the_ledger_tells_a_new_test_from_the_same_one(tmp_path: Path) -> None:
-    ledger = HoldoutLedger(tmp_path)
-    ledger.add("s", "a", "digest", "withdraw@5", "confirmation", "limits-1")
-    assert ledger.tested("a", "digest", "withdraw@5", "limits-1")
-    for other in (("b", "digest", "withdraw@5", "limits-1"), ("a", "digest", "withdraw@5", "limits-2")):
-        assert not ledger.tested(*other)
-    assert (ledger.count("a", "confirmation"), ledger.count("a")) == (1, 0)
 
 
 def test_records_survive_the_store_and_repeats_change_nothing(tmp_path: Path) -> None:

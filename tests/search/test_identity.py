@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from profilers import environment
 from vtw_search import records
 from vtw_search.config import load_config
 from vtw_search.evaluation.model import LoadedModel, load_model
@@ -18,6 +20,7 @@ from vtw_search.operators import OPERATORS
 from vtw_search.policies import Policy
 from vtw_search.records import Measurement, RecordStore, SampleRecord
 from vtw_search.scorers import SCORERS
+from vtw_search.search.profile import profile_identity
 from vtw_search.search.study import SEARCH_SPLITS, Study, StudySettings
 
 
@@ -129,6 +132,25 @@ def test_policies_are_told_apart_within_a_store_and_timing_within_measurements(s
     assert set(store.measurements()) == {Policy.withdraw(3).digest(), Policy.withdraw(4).digest()}
     timed = changed(study, repeats=5).store(SEARCH_SPLITS)
     assert (timed.folder, timed.measurements()) == (store.folder, {})
+
+
+@pytest.mark.parametrize("part", ["get_num_threads", "_cpu_name"])
+def test_times_are_of_one_machine_and_counts_of_any(study: Study, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, timed = study.store(SEARCH_SPLITS), changed(study, repeats=5).store(SEARCH_SPLITS)
+    for store in (counted, timed):
+        store.add_measurement(Measurement(task="t", policy=Policy.withdraw(3), layer=3))
+    assert changed(study, repeats=5).store(SEARCH_SPLITS).measurements()
+    monkeypatch.setattr(environment if part == "_cpu_name" else torch, part, lambda: 99)
+    assert changed(study, repeats=5).store(SEARCH_SPLITS).measurements() == {}
+    assert study.store(SEARCH_SPLITS).measurements() == counted.measurements()
+    assert changed(study, repeats=5).store(SEARCH_SPLITS).folder == counted.folder
+
+
+def test_the_name_of_a_gpu_decides_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    first, second = (profile_identity(5, torch.device("cuda", number)) for number in (0, 1))
+    assert first != second != profile_identity(5, torch.device("cpu"))
+    assert profile_identity(0, torch.device("cuda", 0)) == profile_identity(0, torch.device("cpu")) == {"repeats": 0}
 
 
 def record(layer: int, sample: str) -> SampleRecord:

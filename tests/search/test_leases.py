@@ -166,3 +166,20 @@ def test_leases_that_cannot_be_renewed_are_told_at_the_next_one(tmp_path: Path) 
         time.sleep(0.3)
         with holder.held("a") as mine:
             assert mine
+
+
+def test_whatever_a_renewal_fails_with_is_told_at_the_next_one_and_renewing_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = FileLeases(tmp_path / "leases.json")
+    with LeaseHolder(table, "me", 0.3) as holder:
+        with monkeypatch.context() as broken:
+            broken.setattr(table, "renew", lambda owner, seconds: {}[owner])
+            time.sleep(0.3)
+            with pytest.raises(KeyError, match="me"), holder.held("a"):
+                pass
+        time.sleep(0.3)
+        with holder.held("a") as mine:
+            assert mine
+            time.sleep(0.6)
+            assert table.owners() == {"me"}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.search.records import LAYERS, policy_of, records, row_of
 from vtw_search.errors import ConfigError, EvidenceError, OutOfReachError, UnknownNameError
+from vtw_search.evaluation.bounds import share_upper_bound
 from vtw_search.evaluation.tasks import Sample
 from vtw_search.results import Row
 from vtw_search.search.answer import choose, require_affordable
@@ -18,7 +19,8 @@ from vtw_search.search.confirmation import finalist_of
 from vtw_search.search.judge import judge
 from vtw_search.search.limits import Limits
 from vtw_search.search.objective import DEFAULT, Objective, objective_of
-from vtw_search.search.reach import check_reach, reach, reach_text
+from vtw_search.search.racing import Racing
+from vtw_search.search.reach import check_cap, check_reach, reach, reach_text
 
 
 def limits(**changes: Any) -> Limits:
@@ -191,3 +193,61 @@ def test_fractional_scores_need_more_images() -> None:
 def test_no_confirmation_sample_is_out_of_reach() -> None:
     with pytest.raises(ConfigError, match="0 images"):
         check_reach({"t": reach(ASKED, [], 0.95)}, 0.95)
+
+
+def test_a_slice_without_an_image_to_test_on_is_out_of_reach() -> None:
+    """The rare kind occurs in the samples of the search alone: it would be judged, and never tested."""
+    rare = [Sample("r", (), "?", ("a",), "exact_match", "r", {"kind": "rare"})]
+    asked = limits(accuracy_drop=0.02, slices={"kind": {"accuracy_drop": 0.05, "kl_nats": 0.1}})
+    check_reach({"t": reach(asked, samples(300), 0.95)}, 0.95)
+    found = reach(asked, samples(300), 0.95, others=[*samples(40), *rare])
+    assert [each.limit for each in found if not each.in_reach] == ["kl_nats[kind=rare]", "accuracy_drop[kind=rare]"]
+    with pytest.raises(ConfigError, match=r"accuracy_drop\[kind=rare\] <= 0.05 needs \d+; 0 images.*fewer slices"):
+        check_reach({"t": found}, 0.95)
+    named = limits(slices={"kind=a": {"accuracy_drop": 0.05}})
+    check_reach({"t": reach(named, samples(300), 0.95, others=rare)}, 0.95)
+
+
+@pytest.mark.parametrize(
+    "changes,broken",
+    [
+        ({"kl_nats": 0.01, "kl_cap_nats": 0.005}, "'kl_nats': 0.01"),
+        ({"kl_nats": 0.01, "kl_cap_nats": 0.01}, "'kl_nats': 0.01"),
+        ({"kl_nats": 0.01, "kl_cap_nats": 0.1, "slices": {"kind=a": {"kl_nats": 0.2}}}, "'slices.kind=a.kl_nats': 0.2"),
+        ({"kl_nats": 0.01, "kl_cap_nats": 0.02, "slices": {"kind": {"accuracy_drop": 0.1}}}, None),
+        ({"kl_nats": 0.01}, None),
+        ({"kl_cap_nats": 0.001, "kl_tail": 0.1}, None),
+    ],
+)
+def test_a_cap_that_no_mean_can_exceed_the_limit_under_is_refused(changes: Any, broken: str | None) -> None:
+    if broken is None:
+        check_cap("t", limits(**changes))
+        return
+    with pytest.raises(ConfigError, match=r"above every limit on a mean KL of t:.*raise limits.kl_cap_nats") as raised:
+        check_cap("t", limits(**changes))
+    assert broken in str(raised.value)
+    assert f"'kl_cap_nats': {changes['kl_cap_nats']}" in str(raised.value)
+
+
+def test_a_tail_with_a_cap_of_its_own_is_judged_raced_and_tested_without_a_limit_on_the_mean() -> None:
+    own, kept = frames(0)  # a third of the samples have a KL of 0.02
+    asked = limits(kl_tail=0.3, kl_cap_nats=0.015)
+    [judged] = judge(asked, row_of(5, 50).measurement, own, kept)
+    assert (judged.limit, judged.value, judged.holds) == ("kl_tail", pytest.approx(1 / 3), False)
+    rows = pd.concat([own, kept])
+    [test] = finalist_of(rows, policy_of(5), limits(kl_tail=0.4, kl_cap_nats=0.015), 0.95, binary=True).tests
+    assert (test.limit, test.holds) == ("kl_tail", True)
+    assert test.upper == share_upper_bound(100, 300, 0.95)
+    [case] = reach(asked, samples(300), 0.95)
+    assert (case.limit, case.in_reach) == ("kl_tail", True)
+    high = pd.concat([
+        records(layer, split, [kl] * 20, [1.0] * 20)
+        for layer, kl in ((5, 0.02), (LAYERS, 0.0)) for split in ("calibration", "selection")
+    ])  # fmt: skip
+    stopped = Racing(limits(kl_tail=0.05, kl_cap_nats=0.015), 0.95).stopped(high)
+    assert stopped == {policy_of(5).digest(): "kl_tail surely > 0.05"}
+
+
+def test_a_tail_without_a_cap_is_no_limit_where_the_mean_has_none() -> None:
+    assert limits(kl_tail=0.05, accuracy_drop=0.1).quality([])[0].name == "accuracy_drop"
+    assert limits(kl_tail=0.05).quality([]) == []

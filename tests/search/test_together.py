@@ -19,7 +19,7 @@ from vtw_search.facts import ModelFacts
 from vtw_search.results import Row
 from vtw_search.search.board import Board
 from vtw_search.search.leases import FileLeases, LeaseHolder
-from vtw_search.search.sampling import SamplerSettings
+from vtw_search.search.sampling import SamplerSettings, policy_of
 from vtw_search.search.space import Space, make_space
 from vtw_search.search.storage import make_storage
 from vtw_search.search.team import Team
@@ -64,13 +64,14 @@ class Worker(threading.Thread):
     ) -> None:  # fmt: skip
         super().__init__()
         self.folder, self.kind, self.number, self.lease_s = folder, kind, number, lease_s
+        self.leases = FileLeases(folder / "leases.json")
         self.space, self.measure = space, measure
         self.settings = replace(settings, seed=settings.seed + number)
         self.found: list[Policy] = []
 
     def run(self) -> None:
         storage = make_storage(self.kind, self.folder, None, 20, lambda text: None)
-        holder = LeaseHolder(FileLeases(self.folder / "leases.json"), f"worker {self.number}", self.lease_s)
+        holder = LeaseHolder(self.leases, f"worker {self.number}", self.lease_s)
         holder.__enter__()
         team = Team(holder, pause_s=0.02)
         try:
@@ -176,3 +177,89 @@ def test_a_worker_that_was_killed_while_it_wrote_its_proposal_is_survived(space:
     run_all(workers)
     assert len(worker.found) >= 12
     assert_nothing_is_left(study_of(tmp_path, "sqlite"))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_a_worker_that_is_stopped_for_longer_than_its_lease_goes_on(
+    kind: str, space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It measures what it had chosen, and so does the one that took that over; both end, with one result."""
+    slept, other, settings = Measured(), Measured(), SamplerSettings("tpe", 24, 8, 0)
+    again: list[Policy] = []
+
+    def sleeps(policies: Sequence[Policy]) -> list[Row]:
+        chose = len(slept.asked) >= 11 and not again
+        rows = slept(policies)
+        if chose:
+            again.extend(policies)
+            with monkeypatch.context() as stopped:
+                # A stopped process renews nothing.
+                stopped.setattr(first.leases, "renew", lambda owner, seconds: None)
+                second.start()
+                deadline = time.monotonic() + 60
+                while not set(again) <= set(other.asked) and time.monotonic() < deadline:
+                    time.sleep(0.02)
+        return rows
+
+    first = Worker(tmp_path, kind, 0, settings, space, sleeps, lease_s=0.5)
+    second = Worker(tmp_path, kind, 1, settings, space, other)
+    run_all([first])
+    second.join(timeout=120)
+    assert again
+    assert set(again) <= set(other.asked), "the second worker took over what the first was at"
+    assert first.found == second.found
+    assert len(first.found) == len(set(first.found)) == 24
+    study = study_of(tmp_path, kind)
+    assert_nothing_is_left(study)
+    told = [trial for trial in study.trials if trial.user_attrs.get("measured")]
+    assert len(told) == 24 - 1 - len(space.defaults())
+
+
+def board_of(folder: Path, number: int, space: Space) -> Board:
+    """The board as a worker sees it whose leases are all new to it."""
+    holder = LeaseHolder(FileLeases(folder / "leases.json"), f"worker {number}", 30)
+    return Board("study", make_storage("sqlite", folder, None, 20, lambda text: None).studies, space, Team(holder))
+
+
+def chosen(board: Board, space: Space, policy: Policy) -> dict[Policy, optuna.Trial]:
+    """Reserve a policy for the worker of a board."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trials = (study.ask() for _ in range(1000))
+    trial = next(trial for trial in trials if policy_of(trial, space) == policy)
+    return board.reserve([study.get_trials(deepcopy=False)[trial.number]], {})
+
+
+def test_a_worker_may_come_back_at_any_point_of_a_take_over(space: Space, tmp_path: Path) -> None:
+    policy = Policy.withdraw(5)
+    row = row_of(policy)
+    mine, yours = (board_of(tmp_path, number, space) for number in (0, 1))
+
+    # It tells its result after it was listed as lost: there is one more trial, of what is then known.
+    trial = chosen(mine, space, policy)[policy]
+    listed = mine.running()
+    mine.tell(trial, row)
+    with pytest.MonkeyPatch.context() as late:
+        late.setattr(yours, "running", lambda: listed)
+        assert yours.take_over()
+    assert yours.policies(list(yours.measured().values())) == [policy]
+    assert yours.reserve([], {policy: row}) == {}
+
+    # It has told half of it: others know that there is a result, and the trial stays failed.
+    half = chosen(mine, space, policy)[policy]
+    half.set_user_attr("measured", True)
+    assert yours.take_over()
+    mine.tell(half, row)
+    assert yours.reserve([], {policy: row}) == {}
+    assert_nothing_is_left(study_of(tmp_path, "sqlite"))
+
+
+def test_what_its_worker_alone_has_measured_is_told_when_it_comes_up_again(space: Space, tmp_path: Path) -> None:
+    """The worker that took it over died before it measured it; a third one has to learn of it."""
+    policy = Policy.withdraw(5)
+    mine, yours = (board_of(tmp_path, number, space) for number in (0, 1))
+    trial = chosen(mine, space, policy)[policy]
+    assert yours.take_over()
+    mine.tell(trial, row_of(policy))
+    assert mine.measured() == {}
+    assert mine.reserve([], {policy: row_of(policy)}) == {}
+    assert yours.policies(list(yours.measured().values())) == [policy]

@@ -1,14 +1,18 @@
 """What the workers of a task know of each other's candidates: an Optuna study in the storage of the search.
 
 Every candidate that a sampler chose is one trial of it, running while its worker measures it. A trial names its worker;
-one whose worker is gone is put back into the queue.
+one whose worker is gone is put back into the queue. A worker that was only stopped for longer than its lease finds its
+trials ended when it comes back, at whatever point: that changes nothing, since whoever took them over finds the rows in
+the records.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from vtw_search.policies import Policy
@@ -48,7 +52,8 @@ class Board:
             # In this order: whoever is killed in between leaves a trial that is put back once more, and then known.
             kept = {key: value for key, value in trial.user_attrs.items() if key == _SAMPLER}
             self._study.enqueue_trial(trial.params, user_attrs=kept)
-            self._study.tell(trial.number, state=TrialState.FAIL)
+            with suppress(UpdateFinishedTrialError):  # its worker came back and ended it
+                self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         return bool(lost)
 
     def measured(self) -> dict[int, FrozenTrial]:
@@ -82,18 +87,23 @@ class Board:
         found: dict[Policy, optuna.Trial] = {}
         while self.has_queue:
             trial = self._study.ask()
-            trial.set_user_attr(_OWNER, self._team.leases.owner)
-            policy = policy_of(trial, self._space)
-            if policy is None or policy in known or policy in found:
-                tell(self._study, trial, None if policy is None else known.get(policy))
-            else:
-                found[policy] = trial
+            with suppress(UpdateFinishedTrialError):  # this worker was stopped in its turn, and another took the trial
+                trial.set_user_attr(_OWNER, self._team.leases.owner)
+                policy = policy_of(trial, self._space)
+                if policy is None or policy in found:
+                    tell(self._study, trial, None)
+                elif policy in known:
+                    # Perhaps by this worker alone: the trial under which it was measured may have been taken over.
+                    self.tell(trial, known[policy])
+                else:
+                    found[policy] = trial
         return found
 
     def tell(self, trial: optuna.Trial, row: Row) -> None:
-        """Store what was measured."""
-        trial.set_user_attr(_MEASURED, True)
-        tell(self._study, trial, row)
+        """Store what was measured; a trial that was taken over meanwhile stays as it is."""
+        with suppress(UpdateFinishedTrialError):
+            trial.set_user_attr(_MEASURED, True)
+            tell(self._study, trial, row, skip_if_finished=True)
 
     def ended_at(self) -> int | None:
         """Return for how many trials a worker has found that nothing is left to measure."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from vtw_search.search.aggregate import with_gap
 from vtw_search.search.confirmation import confirm
 from vtw_search.search.ledger import HoldoutLedger
 from vtw_search.search.limits import Limits
-from vtw_search.search.study import SEARCH_SPLITS, Study
+from vtw_search.search.study import CONFIRMATION, SEARCH_SPLITS, Study
 
 
 class Examination:
@@ -43,10 +43,14 @@ class Examination:
         return {**numbers, "evaluations_of_this_holdout": self.ledger.count(task)}
 
     def look_to_test(self, limits: Limits, policies: Sequence[Policy]) -> int:
-        """Note a test, unless it is the same as before; other limits on the same records are another test."""
+        """Note a test, unless it is the same as before; other limits are another test, and so is another model."""
         task, digest = self.study.settings.task, self.study.splits.digest("confirmation")
         labels = ", ".join(policy.label() for policy in policies)
-        under = hashlib.sha256(json.dumps(limits.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
-        if policies and not self.ledger.tested(task, digest, labels, under):
-            self.ledger.add(self.search, task, digest, labels, "confirmation", under)
+        under, records = _digest_of(limits.as_dict()), _digest_of(self.study.identity(CONFIRMATION))
+        if policies and not self.ledger.tested(task, digest, labels, under=under, records=records):
+            self.ledger.add(self.search, task, digest, labels, "confirmation", under=under, records=records)
         return self.ledger.count(task, "confirmation")
+
+
+def _digest_of(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

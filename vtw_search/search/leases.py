@@ -162,7 +162,7 @@ class LeaseHolder:
     def __init__(self, table: LeaseTable, owner: str, seconds: float) -> None:
         self.table, self.owner, self.seconds = table, owner, seconds
         self._stop = threading.Event()
-        self._problem: StoreError | None = None
+        self._problem: Exception | None = None
         self._renewer = threading.Thread(target=self._renew, name="leases", daemon=True)
 
     def __enter__(self) -> Self:
@@ -181,7 +181,7 @@ class LeaseHolder:
         """Hold a lease for the block, if it can be had; gives whether it could.
 
         Raises:
-            StoreError: leases could not be renewed any more.
+            StoreError: leases could not be renewed any more; whatever else a renewal fails with is raised as it is.
         """
         if self._problem is not None:
             raise self._problem
@@ -201,5 +201,5 @@ class LeaseHolder:
             try:
                 self.table.renew(self.owner, self.seconds)
                 self._problem = None
-            except StoreError as error:  # told by the next `held`: a thread has nobody to raise it to
+            except Exception as error:  # told by the next `held`: a thread has nobody to raise it to
                 self._problem = error

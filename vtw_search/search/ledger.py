@@ -19,25 +19,35 @@ class HoldoutLedger:
         self.path = runs / "holdout_ledger.jsonl"
 
     def add(
-        self, search: str, task: str, digest: str, policy: str, split: str = "holdout", under: str | None = None
-    ) -> None:
+        self, search: str, task: str, digest: str, policy: str, split: str = "holdout", under: str | None = None,
+        records: str | None = None,
+    ) -> None:  # fmt: skip
         """Note that a split of `task` is about to be looked at.
 
         Args:
             search, task, policy: by whom, and what is looked at.
             digest: identifies the samples.
             split: its name.
-            under: identifies the limits that are tested; None where none are.
+            under, records: identify a test, as for `tested`; None where none is made.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         entry = {"time": now, "search": search, "task": task, "split": split, "samples": digest, "policy": policy}
-        entry |= {} if under is None else {"under": under}
+        test = {"under": under, "records": records}
+        entry |= {name: value for name, value in test.items() if value is not None}
         with FileLock(self.path.with_suffix(".lock")):
             write_text_atomically(self.path, "".join(json.dumps(row) + "\n" for row in [*self._entries(), entry]))
 
-    def tested(self, task: str, digest: str, policy: str, under: str) -> bool:
-        """Whether this very test was noted before, by whichever search: made again, it gives the same answer."""
-        wanted = {"task": task, "samples": digest, "policy": policy, "under": under}
+    def tested(self, task: str, digest: str, policy: str, *, under: str, records: str) -> bool:
+        """Whether this very test was noted before, by whichever search: made again, it gives the same answer.
+
+        Entries from before `records` was noted count as looks, but may have been another model's test.
+
+        Args:
+            task, digest, policy: as for `add`.
+            under: identifies the limits.
+            records: identifies what is measured: by which model, how it computes, and where.
+        """
+        wanted = {"task": task, "samples": digest, "policy": policy, "under": under, "records": records}
         return any(wanted.items() <= row.items() for row in self._entries())
 
     def count(self, task: str, split: str = "holdout") -> int:

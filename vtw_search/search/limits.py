@@ -41,7 +41,7 @@ class Limits:
         accuracy_drop: bound on the mean paired loss of accuracy over the selection samples.
         first_layer: policies that act below this layer are not considered.
         kl_cap_nats: where single values are cut for the test of the mean; None takes ten times the limit on the mean.
-        kl_tail: bound on the share of images with a KL above the cap.
+        kl_tail: bound on the share of images with a KL above the cap; without `kl_nats` it needs a cap that is given.
         confidence: level at which limits are tested on the confirmation split; None tests nothing.
         finalists: at most so many candidates are tested.
         slices: bounds per slice, `digits` for each value of that slice or `digits=4` for one.
@@ -83,7 +83,9 @@ class Limits:
         Raises:
             UnknownNameError: a slice is limited that does not occur.
         """
-        whole = _present(self.kl_nats, self.kl_tail, self.accuracy_drop, None)
+        # Without a limit on the mean and without a cap there is nothing that a tail begins at.
+        tail = None if self.kl_nats is None and self.kl_cap_nats is None else self.kl_tail
+        whole = _present(self.kl_nats, tail, self.accuracy_drop, None)
         parts = [
             limit
             for key, bounds in self.slices.items()
@@ -106,8 +108,8 @@ def _present(
     suffix = "" if part is None else f"[{part[0]}={part[1]}]"
     if kl is not None:
         yield QualityLimit(f"kl_nats{suffix}", "kl", kl, part)
-        if tail is not None:
-            yield QualityLimit(f"kl_tail{suffix}", "tail", tail, part)
+    if tail is not None:
+        yield QualityLimit(f"kl_tail{suffix}", "tail", tail, part)
     if drop is not None:
         yield QualityLimit(f"accuracy_drop{suffix}", "drop", drop, part)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from profilers.environment import read_machine
 from profilers.memory import kv_cache_bytes
 from profilers.prefill import PrefillMacs
 from profilers.stopwatch import Call, Work, stopwatch_of
@@ -45,6 +46,16 @@ class Profile:
     cache_of_samples: tuple[int, ...]
     reference_cache: int
     timing: Compared | None
+
+
+def profile_identity(repeats: int, device: torch.device) -> dict[str, Any]:
+    """Return what a profile depends on besides what is profiled; times depend on the machine, macs do not.
+
+    Args:
+        repeats: timed rounds; 0 for none.
+        device: where prefills run.
+    """
+    return {"repeats": repeats, **(read_machine(device) if repeats else {})}
 
 
 def profile_columns(profile: Profile, reference_macs: int) -> dict[str, Any]:

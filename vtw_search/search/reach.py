@@ -36,13 +36,41 @@ def is_binary(samples: Sequence[Sample]) -> bool:
     return all(sample.metric in BINARY_METRICS for sample in samples)
 
 
-def reach(limits: Limits, samples: Sequence[Sample], level: float) -> list[Certifiable]:
-    """Return the best case of every quality limit on these samples of the confirmation split.
+def check_cap(task: str, limits: Limits) -> None:
+    """Refuse a cap on single KL values with which the test of their mean would say nothing: E[min(KL, c)] <= c.
 
     Raises:
-        UnknownNameError: a slice is limited that does not occur in them.
+        ConfigError: the cap of a task is not above each of its limits on a mean KL, those of slices included.
     """
-    return [_best_case(limit, limits, samples, level) for limit in limits.quality(slices_in(samples))]
+    cap = limits.kl_cap_nats
+    if cap is None:
+        return
+    asked = {"kl_nats": limits.kl_nats}
+    asked |= {f"slices.{key}.kl_nats": bounds.get("kl_nats") for key, bounds in limits.slices.items()}
+    empty = {name: bound for name, bound in asked.items() if bound is not None and bound >= cap}
+    if empty:
+        rule = (
+            f"limits.kl_cap_nats must be above every limit on a mean KL of {task}: the mean of min(KL, cap) is at most "
+            "the cap, so that every policy would pass"
+        )
+        remedy = "raise limits.kl_cap_nats, or leave it out: it is ten times the limit then; or lower the limit"
+        raise ConfigError(rule, value={"kl_cap_nats": cap, **empty}, remedy=remedy)
+
+
+def reach(limits: Limits, samples: Sequence[Sample], level: float, others: Sequence[Sample] = ()) -> list[Certifiable]:
+    """Return the best case of every quality limit on these samples of the confirmation split.
+
+    Args:
+        limits: what is asked for.
+        samples: of the confirmation split.
+        level: confidence.
+        others: samples of the other splits; a slice of theirs alone is limited, too, by no image.
+
+    Raises:
+        UnknownNameError: a slice is limited that does not occur in any of them.
+    """
+    occurring = slices_in([*samples, *others])
+    return [_best_case(limit, limits, samples, level) for limit in limits.quality(occurring)]
 
 
 def _best_case(limit: QualityLimit, limits: Limits, samples: Sequence[Sample], level: float) -> Certifiable:
@@ -69,8 +97,8 @@ def check_reach(found: Mapping[str, Sequence[Certifiable]], level: float) -> Non
     missed = [f"{task}: {each.text}" for task, cases in found.items() for each in cases if not each.in_reach]
     if missed:
         remedy = (
-            "raise samples.confirmation or bring more images, loosen the limit, or set limits.confidence=null to "
-            "choose by point estimates alone"
+            "raise samples.confirmation or bring more images, loosen the limit, limit fewer slices, or set "
+            "limits.confidence=null to choose by point estimates alone"
         )
         raise ConfigError(
             f"limits must be within reach of {level:.0%} confidence", value="; ".join(missed), remedy=remedy

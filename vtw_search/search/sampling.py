@@ -188,13 +188,19 @@ def _rank(values: Sequence[Value], value: Value) -> Value:
     return sorted(values).index(value) if are_numbers(values) else value
 
 
-def tell(study: optuna.Study, trial: optuna.Trial, row: Row | None) -> None:
-    """Store a measured row; without one, or with a failed one, the trial fails."""
+def tell(study: optuna.Study, trial: optuna.Trial, row: Row | None, *, skip_if_finished: bool = False) -> None:
+    """Store a measured row; without one, or with a failed one, the trial fails.
+
+    Args:
+        study, trial, row: what is stored where.
+        skip_if_finished: whether a trial that has ended stays as it is; an error otherwise.
+    """
     if row is None or row.measurement.failure is not None:
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL, skip_if_finished=skip_if_finished)
         return
     for judgement in row.judgements:
         trial.set_constraint(judgement.limit, judgement.excess)
     if row.measurement.stopped is not None:
         trial.set_constraint("raced_out", 1.0)
-    study.tell(trial, [float(row.measurement.accuracy or 0.0), float(row.measurement.macs or 0)])
+    values = [float(row.measurement.accuracy or 0.0), float(row.measurement.macs or 0)]
+    study.tell(trial, values, skip_if_finished=skip_if_finished)

@@ -22,7 +22,7 @@ from vtw_search.records import TRANSIENT, Measured, Measurement, RecordStore, Sa
 from vtw_search.scorers import SCORERS
 from vtw_search.search.aggregate import holdout_numbers, measurement_of
 from vtw_search.search.front import worth_timing
-from vtw_search.search.profile import Profiler, profile_columns
+from vtw_search.search.profile import Profiler, profile_columns, profile_identity
 from vtw_search.search.racing import Course, Racing, brought_back
 from vtw_search.search.team import Team
 
@@ -89,7 +89,7 @@ class Study:
 
     def store(self, splits: Sequence[str]) -> RecordStore:
         """Return the store of `splits`."""
-        profile = {"repeats": self.settings.repeats}
+        profile = profile_identity(self.settings.repeats, self.loaded.device)
         return RecordStore.of_identity(self.settings.store, self.identity(splits), profile)
 
     def measure(self, candidates: Sequence[Policy], racing: Racing | None = None) -> Measured:
