@@ -56,17 +56,21 @@ def small_plan() -> Plan:
     return Plan(configs, (2, 4), axes, settings, torch.float32, torch.device("cpu"))
 
 
-def measured(plan: Plan, name: str) -> dict[int, list[RegimeRow]]:
-    """Return the rows of one architecture by K."""
+def measured(plan: Plan, name: str, layers: Sequence[int], results: Path) -> None:
+    """Measure one architecture; what is known is written after every row, so that an end too early loses nothing."""
     model = build_random(plan.configs[name], device=plan.device, dtype=plan.dtype, attention="sdpa")
-    rows = {}
-    for layer in plan.layers:
+    for layer in layers:
+        rows = list[RegimeRow]()
         runner = RegimeRunner(find_adapter(model), model, Policy.withdraw(layer), plan.settings)
-        rows[layer] = []
         for row in runner.rows(regime_grid(**plan.axes)):
-            print(f"{name}, K = {layer}, {row.regime.label()}: {row.verdict or row.status}")
-            rows[layer].append(row)
-    return rows
+            print(f"{name}, K = {layer}, {row.regime.label()}: {row.verdict or row.status}", flush=True)
+            rows.append(row)
+            part = {
+                "claims": [asdict(claim) for claim in claims_of(name, layer, rows)],
+                "details": {"rows": [each.as_dict() for each in rows], "verdicts": sentences(rows)},
+            }
+            write_text_atomically(results / "parts" / f"{name}, K = {layer}.json", json.dumps(part) + "\n")
+        write_picture(rows, f"{name}, K = {layer}", results / f"{name}-K{layer}.png")
 
 
 def claims_of(name: str, layer: int, rows: Sequence[RegimeRow]) -> list[Claim]:
@@ -95,31 +99,23 @@ def claims_of(name: str, layer: int, rows: Sequence[RegimeRow]) -> list[Claim]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and write claims and pictures; the models of earlier runs stay in the result."""
+    """Measure, and write claims and pictures; what earlier runs measured stays in the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="tiny models on the CPU; needs --out")
     parser.add_argument("--models", nargs="+", help="some of the architectures")
+    parser.add_argument("--layers", nargs="+", type=int, help="some of the layers K")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parsed = parser.parse_args(arguments)
     if parsed.small and parsed.out == Path(__file__).parent:
         parser.error("--small needs --out, so that its numbers are not taken for results")
     plan = small_plan() if parsed.small else full_plan()
     results = parsed.out / "results"
+    (results / "parts").mkdir(parents=True, exist_ok=True)
     for name in parsed.models or plan.configs:
-        found = measured(plan, name)
-        (results / "parts").mkdir(parents=True, exist_ok=True)
-        write_picture([row for rows in found.values() for row in rows], name, results / f"{name}.png")
-        part = {
-            "claims": [asdict(claim) for layer, rows in found.items() for claim in claims_of(name, layer, rows)],
-            "details": {
-                f"{name}, K = {layer}": {"rows": [row.as_dict() for row in rows], "verdicts": sentences(rows)}
-                for layer, rows in found.items()
-            },
-        }
-        write_text_atomically(results / "parts" / f"{name}.json", json.dumps(part) + "\n")
-    parts = [json.loads(path.read_text()) for path in sorted((results / "parts").glob("*.json"))]
-    claims = [Claim(**claim) for part in parts for claim in part["claims"]]
-    write_result(parsed.out, 0, claims, {key: value for part in parts for key, value in part["details"].items()})
+        measured(plan, name, parsed.layers or plan.layers, results)
+    parts = {path.stem: json.loads(path.read_text()) for path in sorted((results / "parts").glob("*.json"))}
+    claims = [Claim(**claim) for part in parts.values() for claim in part["claims"]]
+    write_result(parsed.out, 0, claims, {name: part["details"] for name, part in parts.items()})
 
 
 if __name__ == "__main__":

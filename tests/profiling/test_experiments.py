@@ -41,7 +41,7 @@ def test_gpu_llava_7b_at_a_small_size(tmp_path: Path, monkeypatch: pytest.Monkey
         {"llava_1_5_7b": plan.configs["llava_1_5_7b"]}, (2,), axes, plan.settings, plan.dtype, plan.device
     ))  # fmt: skip
     gpu.main(["--small", "--out", str(tmp_path)])
-    assert (tmp_path / "results/llava_1_5_7b.png").exists()
+    assert (tmp_path / "results/llava_1_5_7b-K2.png").exists()
     assert any(name.startswith("speed-up of the whole answer, llava_1_5_7b, K = 2") for name in claims(tmp_path))
 
 
