@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,7 +19,7 @@ from experiments.limit_simulations.simulation import exact_p_values, most_allowe
 from tests.search.records import LAYERS, policy_of, records
 from vtw_search.evaluation.tasks import Sample
 from vtw_search.policies import Policy
-from vtw_search.records import Measurement
+from vtw_search.records import Measured, Measurement
 from vtw_search.results import Bounded, Finalist, Row, StudyResult
 from vtw_search.search.answer import choose
 from vtw_search.search.judge import judge
@@ -82,11 +81,11 @@ class Task:
     def searched(self) -> pd.DataFrame:
         return pd.concat([self.frame(split, self.lost) for split in ("calibration", "selection")], ignore_index=True)
 
-    def measure(self, policies: Sequence[Policy]) -> Any:
+    def measure(self, policies: Sequence[Policy]) -> Measured:
         layers = [policy.stages[0].layer if policy.stages else LAYERS for policy in policies]
         self.measured += [policy_of(layer).label() for layer in layers if layer not in self.known]
         rows = {policy_of(layer).digest(): self.row(layer).measurement for layer in layers}
-        return SimpleNamespace(measurements=lambda: rows, samples=lambda: self.searched, folder=Path())
+        return Measured(rows, self.searched, "records")
 
     def look(self, _: Limits, policies: Sequence[Policy]) -> int:
         self.looked.append("test " + ", ".join(policy.label() for policy in policies))
