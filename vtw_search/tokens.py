@@ -75,8 +75,8 @@ def everything(batch: int, start: int, length: int, device: torch.device) -> Sel
 def select(keep: torch.Tensor) -> Selection | None:
     """Build the selection of the true entries of `keep`, (B, T) bool; order is kept. None when every token stays.
 
-    Rows are filled from their front, so that with left padding the padding is taken first. The lengths are read once:
-    this is the one place of a prefill where a GPU is waited for.
+    Rows are filled from their front, so that with left padding the padding is taken first. The lengths are read once,
+    where a GPU is waited for; a withdrawal waits nowhere else, some scorers do.
     """
     counts = keep.sum(dim=1)
     longest, shortest = (int(value) for value in torch.stack([counts.max(), counts.min()]).tolist())

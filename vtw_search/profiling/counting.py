@@ -65,7 +65,7 @@ def count_architecture(adapter: Adapter, model: Any, text_tokens: int, grids: Se
     merge = adapter.merge(model) if parts is None else parts[1].merge
     tokens = text_tokens + sum(rows * columns for rows, columns in grids) // merge
     cost = PrefillCost(shape, text_tokens, vision=0, projector=0)
-    with _named_errors(model):
+    with _named_errors(model), _named_gaps_of_meta(model):
         found = [audit_decoder(adapter, model, tokens)]
         if parts is not None:
             tower, projector = parts
@@ -86,6 +86,12 @@ def _named_errors(model: Any) -> Iterator[None]:
         yield
     except (UncountedOperatorError, CountsDisagreeError) as error:
         raise ModelError(f"the macs of {type(model).__name__} cannot be counted", remedy=str(error)) from error
+
+
+@contextmanager
+def _named_gaps_of_meta(model: Any) -> Iterator[None]:
+    try:
+        yield
     except NotImplementedError as error:
         # On the meta device there are no values; models that route tokens by them cannot run there.
         rule = f"{type(model).__name__} cannot be counted without weights: what it computes depends on values"
