@@ -12,6 +12,7 @@ from experiments.limit_simulations.simulation import (
     REPETITIONS,
     Cell,
     cluster_cells,
+    confirmed_cells,
     drop_cells,
     drop_laws,
     kl_cells,
@@ -31,7 +32,8 @@ def all_cells() -> list[Cell]:
     kl = (kl_cells(law, count) for law in kl_laws() for count in COUNTS)
     drops = (drop_cells(name, law, count) for name, law in drop_laws().items() for count in COUNTS)
     wired = (wired_cells(law, count) for law in kl_laws() for count in COUNTS)
-    return list(chain(*kl, *drops, *map(cluster_cells, COUNTS), *wired))
+    confirmed = (confirmed_cells(law, count) for law in kl_laws() for count in COUNTS)
+    return list(chain(*kl, *drops, *map(cluster_cells, COUNTS), *wired, *confirmed))
 
 
 def table(cells: Sequence[Cell]) -> str:
@@ -57,6 +59,7 @@ def main() -> None:
         "racing, E",
         "racing, drop",
         "racing as",
+        "confirmation as",
     ):
         worst = max(cell.wrong for cell in cells if cell.method.startswith(family))
         claims.append(Claim(f"{family}: most wrong decisions", worst, f"of {REPETITIONS}", most_allowed(), "at most"))

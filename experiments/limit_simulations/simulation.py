@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from vtw_search.evaluation.bounds import rejects_mean, share_upper_bound
 from vtw_search.evaluation.paired import drop_p_value
 from vtw_search.evaluation.sequential import Race
 from vtw_search.policies import Policy
+from vtw_search.search.confirmation import finalist_of
 from vtw_search.search.limits import Limits
 from vtw_search.search.racing import Racing
 
@@ -137,10 +138,11 @@ def wired_cells(law: Law, count: int, loss: float = 0.04, gain: float = 0.02) ->
     It is raced on `count` images for KL and as many for scores, against its mean KL, its share of KL above the cap and
     its drop at once; a stop at any look, by any of the three, is wrong.
     """
-    name, cap = f"{law.name}; {loss:.0%} lost, {gain:.0%} won", CAPS_NATS[0]
+    name, cap = _wired_name(law, loss, gain), CAPS_NATS[0]
     rng, mean, tail = _generator(name, count), law.capped_mean(cap), law.exceedance(cap)
-    drops = rng.choice([1.0, -1.0, 0.0], (REPETITIONS, count), p=[loss, gain, 1 - loss - gain])
-    frame = pd.concat([_records("calibration", law.draw(rng, count)), _records("selection", drops)])
+    divergences, drops = law.draw(rng, count), _drops(rng, count, loss, gain)
+    nothing = np.zeros_like(drops)
+    frame = pd.concat([_records("calibration", divergences, nothing), _records("selection", nothing, drops)])
 
     def stops(factor: float) -> int:
         limits = Limits(
@@ -152,16 +154,58 @@ def wired_cells(law: Law, count: int, loss: float = 0.04, gain: float = 0.02) ->
     yield Cell(name, count, "racing as a search runs it, all limits", mean, stops(1), stops(0.5))
 
 
-def _records(split: str, values: np.ndarray) -> pd.DataFrame:
-    """Return (policies, images) values as records, KL and lost score alike, with a keep-all that has neither."""
-    policies, images = values.shape
-    names = [Policy.keep_all().digest(), *(f"policy {number}" for number in range(policies))]
-    table = np.vstack([np.zeros(images), values]).ravel()
+def confirmed_cells(
+    law: Law, count: int, loss: float = 0.04, gain: float = 0.02, repetitions: int = REPETITIONS
+) -> Iterator[Cell]:
+    """Yield the lines of confirmation as a search runs it: every repetition is a finalist, tested on its own records.
+
+    One of its limits is just reached and the others are far away, which is the worst case: where several are reached, a
+    wrong pass needs the bounds of all to fail at once.
+    """
+    name, cap = _wired_name(law, loss, gain), CAPS_NATS[0]
+    rng = _generator(f"confirmed {name}", count)
+    frame = _records("confirmation", law.draw(rng, count)[:repetitions], _drops(rng, count, loss, gain)[:repetitions])
+    own = dict(list(frame.groupby("policy", sort=False)))
+    kept = own.pop(Policy.keep_all().digest())
+    reached = {"kl_nats": law.capped_mean(cap), "kl_tail": law.exceedance(cap), "accuracy_drop": loss - gain}
+    limits = Limits(
+        reached["kl_nats"], "answer", "reference_candidate", accuracy_drop=reached["accuracy_drop"], kl_cap_nats=cap,
+        kl_tail=reached["kl_tail"] or None,
+    )  # fmt: skip
+    tested = [
+        finalist_of(pd.concat([kept, own[policy.digest()]]), policy, limits, LEVEL, binary=True).tests
+        for policy in _policies(repetitions)
+    ]
+    for tests in zip(*tested, strict=True):
+        limit = tests[0].limit
+        at, far = (sum(replace(test, bound=f * reached[limit]).holds for test in tests) for f in (1, 2))
+        yield Cell(name, count, f"confirmation as a search runs it, {limit}", reached[limit], at, far)
+
+
+def _wired_name(law: Law, loss: float, gain: float) -> str:
+    return f"{law.name}; {loss:.0%} lost, {gain:.0%} won"
+
+
+def _drops(rng: np.random.Generator, count: int, loss: float, gain: float) -> np.ndarray:
+    return rng.choice([1.0, -1.0, 0.0], (REPETITIONS, count), p=[loss, gain, 1 - loss - gain])
+
+
+def _policies(count: int) -> list[Policy]:
+    """Return as many different policies; which, is of no matter to the records."""
+    return [Policy.withdraw(layer) for layer in range(1, count + 1)]
+
+
+def _records(split: str, divergences: np.ndarray, drops: np.ndarray) -> pd.DataFrame:
+    """Return (policies, images) KL values and lost scores as records, with a keep-all that has neither."""
+    policies, images = divergences.shape
+    names = [policy.digest() for policy in (Policy.keep_all(), *_policies(policies))]
+    reference = np.zeros(images)
+    every = np.tile(np.array([f"image {number}" for number in range(images)], dtype=object), policies + 1)
     return pd.DataFrame({
         "policy": np.repeat(np.array(names, dtype=object), images), "split": split,
-        "position": np.tile(np.arange(images), policies + 1),
-        "cluster": np.tile(np.array([f"image {number}" for number in range(images)], dtype=object), policies + 1),
-        "slices": "{}", "kl_answer_nats": table, "score": -table,
+        "position": np.tile(np.arange(images), policies + 1), "sample": every, "cluster": every, "slices": "{}",
+        "kl_answer_nats": np.vstack([reference, divergences]).ravel(),
+        "score": -np.vstack([reference, drops]).ravel(), "failure": None,
     })  # fmt: skip
 
 
@@ -239,6 +283,6 @@ def _generator(name: str, count: int) -> np.random.Generator:
     return np.random.default_rng([20261124, zlib.crc32(name.encode()), count])
 
 
-def most_allowed() -> int:
+def most_allowed(repetitions: int = REPETITIONS) -> int:
     """Return the 99 % quantile of the false acceptances of a method that has exactly the nominal level."""
-    return int(stats.binom.ppf(0.99, REPETITIONS, 1 - LEVEL))
+    return int(stats.binom.ppf(0.99, repetitions, 1 - LEVEL))

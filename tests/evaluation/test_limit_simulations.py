@@ -7,6 +7,7 @@ import pytest
 from experiments.limit_simulations.simulation import (
     Law,
     cluster_cells,
+    confirmed_cells,
     drop_cells,
     drop_laws,
     kl_cells,
@@ -43,6 +44,17 @@ def test_limits_on_accuracy_are_rarely_accepted_when_they_only_just_break(name: 
 def test_racing_rarely_stops_what_is_within_all_of_its_limits(law: Law, count: int) -> None:
     for cell in wired_cells(law, count):
         assert cell.wrong <= most_allowed(), cell
+
+
+# A finalist at a time, as in a search: the experiment repeats it 2,000 times.
+@pytest.mark.parametrize("repetitions", [200, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("law", KL_LAWS[-2:], ids=lambda law: law.name)
+def test_confirmation_rarely_passes_what_only_just_breaks_one_of_its_limits(law: Law, repetitions: int) -> None:
+    cells = list(confirmed_cells(law, 200, repetitions=repetitions))
+    assert len(cells) == 3
+    for cell in cells:
+        assert cell.wrong <= most_allowed(repetitions), cell
+    assert any(cell.right > cell.wrong for cell in cells), "a test that passes nothing keeps every level"
 
 
 def test_the_naive_bootstrap_accepts_too_often() -> None:

@@ -58,8 +58,9 @@ def drop_upper_bound(drops: Sequence[float], clusters: Sequence[str], level: flo
         return DropBound(float(means.mean()), mean_upper_bound(means, -1, 1, level), len(means), "betting")
     _, first = np.unique(np.asarray(clusters, dtype=str), return_index=True)
     units = values[first]
-    if not np.isin(units, (-1, 0, 1)).all():
-        raise EvidenceError("drops of a binary metric must be -1, 0 or 1", value=units.tolist())
+    between = units[~np.isin(units, (-1, 0, 1))]
+    if between.size:
+        raise EvidenceError("drops of a binary metric must be -1, 0 or 1", value=float(between[0]))
     losses, gains = int((units > 0).sum()), int((units < 0).sum())
     return DropBound(float(units.mean()), exact_drop_bound(losses, gains, len(units), level), len(units), "exact")
 

@@ -22,7 +22,7 @@ from vtw_search.search.front import mark_front
 from vtw_search.search.proxy import Proxy
 from vtw_search.search.space import Combination, Space, are_numbers
 
-# Every choice by Optuna may repeat an earlier one, which costs nothing; this many in a row mean that it has converged.
+# A round may have nothing new, which costs nothing; this many in a row mean that the space is as good as exhausted.
 MOST_REPEATS = 20
 
 
@@ -36,7 +36,7 @@ class SamplerSettings:
         batch: policies per round, which are scored together.
         seed: of the sampler.
         pool: combinations drawn at random for the proxy to order, beside the sampler's proposals and the neighbours of
-            the front; 0 measures the proposals as they come.
+            the front; 0 measures the proposals as they come, and random combinations in place of repeats.
     """
 
     name: str
@@ -124,9 +124,12 @@ def propose(
     for trial in [study.ask() for _ in range(settings.batch)]:
         proposed.setdefault(policy_of(trial, space), []).append(trial)
     candidates = space.located(combination_of(trials[0], space) for trials in proposed.values())
+    random = np.random.default_rng([settings.seed, len(known)])
     if settings.pool:
-        random = np.random.default_rng([settings.seed, len(known)])
         candidates |= space.located([*_near_front(study, space, known), *space.draw(random, settings.pool)])
+    else:
+        # In place of repeats: a sampler that has converged proposes hardly anything else. Some of these repeat, too.
+        candidates |= space.located(space.draw(random, 4 * settings.batch))
     fresh = {policy: place for policy, place in candidates.items() if policy not in known and policy not in taken}
     chosen = _ordered(list(fresh), space, settings, known)[: min(settings.batch, room)]
     for policy, trials in proposed.items():
