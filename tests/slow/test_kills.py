@@ -20,7 +20,7 @@ from tests.slow.searches import TASK, Run, assert_no_record_twice, assert_same_r
 from vtw_search import Policy
 
 # A space of 216 policies, explored by a sampler: none of them is measured twice, and 24 are in all.
-SAMPLED = ("space=himap", "sampler=tpe", "sampler.trials=24", "sampler.batch=6", "racing.above=null")
+SAMPLED = ("space=himap", "sampler=tpe", "sampler.trials=24", "sampler.batch=6")
 
 
 def timed(run: Run) -> float:
@@ -58,21 +58,24 @@ def test_thirty_kills_at_random_moments_change_no_row(plain: tuple[Path, float],
 
 
 @pytest.mark.slow
-def test_a_sampler_that_is_killed_measures_what_an_undisturbed_one_does(tmp_path: Path) -> None:
-    seconds = timed(begin(tmp_path, "search=plain", *SAMPLED, "runs=undisturbed"))
-    (tmp_path / "undisturbed").rename(tmp_path / "runs")
-    expected = {row["policy"]["stages"].__repr__() for row in rows_of(tmp_path, "plain")[1]}
-    shutil.rmtree(tmp_path / "runs")
+@pytest.mark.parametrize("racing", ["racing.above=null", "racing.above=0"])
+def test_a_sampler_that_is_killed_measures_what_an_undisturbed_one_does(racing: str, tmp_path: Path) -> None:
+    overrides, folder = (*SAMPLED, racing), tmp_path / "killed"
+    seconds = timed(begin(tmp_path, "search=plain", *overrides))
+    folder.mkdir()
     moments, kills = random.Random(7), 0
     while kills < 8:
-        run = begin(tmp_path, "search=killed", *SAMPLED)
+        run = begin(folder, "search=killed", *overrides)
         if run.wait(moments.uniform(0.2, 0.9) * seconds):
             break
         run.kill()
         kills += 1
-    finish(begin(tmp_path, "search=killed", *SAMPLED))
-    assert {row["policy"]["stages"].__repr__() for row in rows_of(tmp_path, "killed")[1]} == expected
-    assert_no_record_twice(tmp_path)
+    finish(begin(folder, "search=killed", *overrides))
+    assert kills
+    assert_same_rows(tmp_path, "plain", folder, "killed")
+    assert_no_record_twice(folder)
+    stopped = [row for row in rows_of(folder, "killed")[1] if row["stopped"]]
+    assert bool(stopped) == (racing == "racing.above=0")
 
 
 def explored(folder: Path, storage: str) -> optuna.Study:
@@ -91,7 +94,7 @@ def explored(folder: Path, storage: str) -> optuna.Study:
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", ["sqlite", "journal"])
 def test_workers_of_a_sampler_that_are_killed_lose_double_and_leave_nothing(storage: str, tmp_path: Path) -> None:
-    overrides = ("search=shared", *SAMPLED, f"storage={storage}", "storage.lease_s=2")
+    overrides = ("search=shared", *SAMPLED, "racing.above=null", f"storage={storage}", "storage.lease_s=2")
     moments, kills = random.Random(11), 0
     runs = {number: begin(tmp_path, *overrides, f"worker={number}") for number in range(2)}
     while kills < 6:
