@@ -82,7 +82,7 @@ def test_a_policy_that_saves_nothing_is_not_praised(monkeypatch: pytest.MonkeyPa
 
 def test_a_gain_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder_only(monkeypatch)
-    monkeypatch.setattr(regimes, "environment_problems", lambda *_: ())
+    monkeypatch.setattr("profilers.watch.environment_problems", lambda *_: ())
     (row,) = runner(Policy.withdraw(1)).rows([REGIME])
     assert (row.verdict, row.problems) == ("pays off", ())
 
