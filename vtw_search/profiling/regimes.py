@@ -126,8 +126,9 @@ class RegimeRunner:
         )
         for side in (reference, candidate):
             _check_cache(side)
-        compared = [each for each in (tower, prefill, decode) if each is not None]
-        problems = tuple(dict.fromkeys([*machine.problems, *(text for each in compared for text in each.problems)]))
+        compared = {"vision": tower, "prefill": prefill, "decode": decode}
+        doubts = (f"{name}: {text}" for name, each in compared.items() if each for text in each.problems)
+        problems = (*machine.problems, *doubts)
         phases = _phases(tower, prefill, decode, row.regime)
         measured = replace(row, status="measured", reference=reference, candidate=candidate, problems=problems)
         return _judged(measured, phases, self._kept(row.regime))
@@ -173,10 +174,9 @@ def _check_cache(side: Side) -> None:
 
 
 def _phases(tower: Compared | None, prefill: Compared, decode: Compared | None, regime: Regime) -> Phases:
-    vision_ms = None if tower is None else tower.reference.p50_ms
-    steps = max(1, regime.output_tokens - 1)
+    vision, steps = None if tower is None else tower.blocks, max(1, regime.output_tokens - 1)
     return Phases(
-        vision_ms, prefill.blocks, None if decode is None else decode.blocks.divided_by(steps), regime.output_tokens
+        vision, prefill.blocks, None if decode is None else decode.blocks.divided_by(steps), regime.output_tokens
     )
 
 
