@@ -1,9 +1,7 @@
-"""What a reader has to know to judge a time: the machine, its state, and who else was using it."""
+"""What a reader has to know to judge a time: the machine, its settings and the state of its GPU."""
 
 import os
 import platform
-import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
@@ -14,9 +12,6 @@ from typing import Any, Final
 import torch
 
 NOT_AVAILABLE: Final = "not available"
-MAX_FOREIGN_CORES: Final = 0.25
-"""Cores that others may keep busy on average before times are called unreliable."""
-_STAT = Path("/proc/stat")
 _PACKAGES = ("torch", "transformers", "fvcore", "numpy", "scipy")
 # Names of NVML's clock event reasons that slow a GPU down; idle and clocks set by an application are none of them.
 _THROTTLES = {
@@ -150,58 +145,6 @@ def _state(nvml: Any, handle: Any) -> GpuState:
         throttles=tuple(name for bit, name in _THROTTLES.items() if reasons & bit),
         strangers=tuple(each.pid for each in processes if each.pid != os.getpid()),
     )
-
-
-@dataclass(frozen=True)
-class CpuUse:
-    """Seconds that all cores and this process have been busy until a moment, since some moment in the past.
-
-    Attributes:
-        busy_s: of all cores together.
-        own_s: of this process and its threads.
-        at_s: the moment, by a steady clock.
-    """
-
-    busy_s: float
-    own_s: float
-    at_s: float
-
-    def foreign_cores(self, later: "CpuUse") -> float:
-        """Return how many cores others kept busy on average until `later`."""
-        others = (later.busy_s - self.busy_s) - (later.own_s - self.own_s)
-        return max(0.0, others) / max(later.at_s - self.at_s, 1e-9)
-
-
-def read_cpu_use() -> CpuUse | None:
-    """Return the use of the CPU until now, or None where the system does not tell."""
-    try:
-        fields = _STAT.read_text().splitlines()[0].split()[1:]
-    except OSError:
-        return None
-    # proc(5): user, nice, system, idle, iowait, irq, softirq; the rest is time of guests, which user holds already.
-    user, nice, system, _, _, irq, softirq = (int(value) for value in fields[:7])
-    own = os.times()
-    busy_s = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
-    return CpuUse(busy_s, own.user + own.system, time.monotonic())
-
-
-def environment_problems(
-    before: GpuState | None, after: GpuState | None, foreign_cores: float | None
-) -> tuple[str, ...]:
-    """Say what about the machine makes times unreliable.
-
-    Args:
-        before, after: states of the GPU around the measurement; None without one.
-        foreign_cores: cores that others kept busy meanwhile; None where that is not known.
-    """
-    states: Sequence[GpuState] = [state for state in (before, after) if state is not None]
-    problems = [f"the GPU was held down by {name}" for name in sorted({n for s in states for n in s.throttles})]
-    strangers = sorted({pid for state in states for pid in state.strangers})
-    if strangers:
-        problems.append(f"other processes computed on the GPU: {', '.join(map(str, strangers))}")
-    if foreign_cores is not None and foreign_cores > MAX_FOREIGN_CORES:
-        problems.append(f"other processes kept {foreign_cores:.1f} cores busy")
-    return tuple(problems)
 
 
 def _gpu_name(device: torch.device) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final, Literal
 
-from profilers.statistics import Blocks, Interval, combined_interval
+from profilers.statistics import Blocks, Interval, Summary, combined_interval
 
 Verdict = Literal["pays off", "does not", "cannot tell"]
 # By chance, so many blocks agree once in 32 times.
@@ -33,12 +33,15 @@ class Regime:
     prompt_tokens: int
     output_tokens: int
 
+    @property
+    def axes(self) -> tuple[int, int, int, int]:
+        """Its values in the order of the axes."""
+        return self.batch, self.visual_tokens, self.prompt_tokens, self.output_tokens
+
     def label(self) -> str:
         """Return the regime in words."""
-        return (
-            f"batch {self.batch}, {self.visual_tokens} visual and {self.prompt_tokens} text tokens, "
-            f"{self.output_tokens} output tokens"
-        )
+        outputs = f"{self.output_tokens} output token{'s' if self.output_tokens > 1 else ''}"
+        return f"batch {self.batch}, {self.visual_tokens} visual and {self.prompt_tokens} text tokens, {outputs}"
 
 
 def regime_grid(**axes: Sequence[int]) -> list[Regime]:
@@ -61,16 +64,26 @@ class Phases:
     """Times of one regime.
 
     Attributes:
-        vision_ms: median time of the vision tower, the same for both sides; None where it could not be run apart.
+        vision: the vision tower, the same work on both sides; None where it could not be run apart.
         prefill: the decoder on the prompt, up to the first answer token.
         decode: one decode step, averaged over the answer; None where the answer is one token.
         output_tokens: of the regime.
     """
 
-    vision_ms: float | None
+    vision: Blocks | None
     prefill: Blocks
     decode: Blocks | None
     output_tokens: int
+
+    @property
+    def vision_ms(self) -> float:
+        """Median time of the vision tower; 0 where it could not be run apart."""
+        return 0.0 if self.vision is None else self.vision.medians()[0]
+
+    def summaries(self) -> dict[str, tuple[Summary, Summary]]:
+        """Return the times of every phase that was run, reference and candidate, by name."""
+        phases = {"vision": self.vision, "prefill": self.prefill, "decode": self.decode}
+        return {name: blocks.summaries() for name, blocks in phases.items() if blocks is not None}
 
     def speedup(self, seed: int = 0) -> Interval:
         """Return reference / candidate of the whole answer; above 1 the candidate is faster."""
@@ -93,7 +106,7 @@ class Phases:
 
     def _total(self, phases: Sequence[float]) -> float:
         prefill, *decode = phases
-        return (self.vision_ms or 0.0) + prefill + (self.output_tokens - 1) * sum(decode)
+        return self.vision_ms + prefill + (self.output_tokens - 1) * sum(decode)
 
     def worst_and_best(self) -> tuple[float, float] | None:
         """Return reference / candidate of the whole answer by each phase's worst block and by each one's best.
@@ -129,7 +142,7 @@ def amdahl_ceiling(phases: Phases, kept_prefill: float, kept_decode: float) -> f
             stage, the text tokens above it and the language head, by macs.
         kept_decode: the same share of a decode step.
     """
-    vision, prefill = phases.vision_ms or 0.0, phases.prefill.medians()[0]
+    vision, prefill = phases.vision_ms, phases.prefill.medians()[0]
     decode = 0.0 if phases.decode is None else phases.decode.medians()[0] * (phases.output_tokens - 1)
     return (vision + prefill + decode) / (vision + kept_prefill * prefill + kept_decode * decode)
 

@@ -34,6 +34,12 @@ class Summary:
         p50, p90, p99 = (float(value) for value in np.percentile(values_ms, (50, 90, 99)))
         return cls(tuple(values_ms), p50, p90, p99)
 
+    def as_dict(self) -> dict[str, float]:
+        """The percentiles and how many calls they are of, ready for JSON."""
+        return {
+            "calls": len(self.values_ms), "p50_ms": self.p50_ms, "p90_ms": self.p90_ms, "p99_ms": self.p99_ms
+        }  # fmt: skip
+
     @property
     def relative_spread(self) -> float:
         """Interquartile range over the median."""
@@ -75,6 +81,13 @@ class Blocks:
             for side in (self.reference_ms, self.candidate_ms)
         )
         return Blocks(reference, candidate)
+
+    def summaries(self) -> tuple[Summary, Summary]:
+        """Return the times of reference and candidate, call by call."""
+        reference, candidate = (
+            Summary.of([ms for block in side for ms in block]) for side in (self.reference_ms, self.candidate_ms)
+        )
+        return reference, candidate
 
     def medians(self, rows: Sequence[int] | None = None) -> tuple[float, float]:
         """Return the median times of reference and candidate over the blocks `rows`, or over all."""

@@ -66,12 +66,12 @@ class Compared:
     @property
     def reference(self) -> Summary:
         """Times of the reference."""
-        return Summary.of([ms for block in self.blocks.reference_ms for ms in block])
+        return self.blocks.summaries()[0]
 
     @property
     def candidate(self) -> Summary:
         """Times of the candidate."""
-        return Summary.of([ms for block in self.blocks.candidate_ms for ms in block])
+        return self.blocks.summaries()[1]
 
     @property
     def no_difference(self) -> bool:

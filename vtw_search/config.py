@@ -116,7 +116,8 @@ def _bad_override(error: Exception, overrides: list[str], model: type[BaseModel]
     key = re.search(r"(?:override|find|append to config. An item is already at) '([^'=]+)", text)
     if key is None or "override" not in text.lower():
         return ConfigError(text, value=" ".join(overrides), remedy="overrides look like group=option or key.sub=value")
-    known = [*_known_keys(model), "task", "task.path"]
+    # What is read from the group `task` is in `tasks`, where a configuration has them.
+    known = [*_known_keys(model), *(["task", "task.path"] if "tasks" in model.model_fields else [])]
     if key.group(1) in known:
         remedy = f"write +{key.group(1)}.<task>.<limit>=<value>"
         return ConfigError(f"entries are added to {key.group(1)} with a plus", value=" ".join(overrides), remedy=remedy)

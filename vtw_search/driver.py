@@ -116,11 +116,11 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
     )
     confirmation = examination.confirm(answer.rows, limits)
     answer = answer if confirmation is None else confirmed(answer, confirmation)
-    require_affordable(name, answer)
+    require_affordable(name, answer, limits)
     holdout = examination.holdout(answer.chosen.measurement)
     if "failure" in holdout:
         answer = keep_all_instead(answer, f"failed on the holdout: {holdout['failure']}")
-        require_affordable(name, answer)
+        require_affordable(name, answer, limits)
         holdout = examination.holdout(answer.chosen.measurement)
     baselines = measured_baselines(study, answer.chosen, limits)
     records = folder / "records" / name

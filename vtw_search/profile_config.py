@@ -84,7 +84,7 @@ class ProfileConfig(Group):
     model: ModelSettings
     weights: Literal["load", "random"] = "load"
     policy: str | None = None
-    task: str | None = None
+    policy_task: str | None = None
     recipe: RecipeSettings | None = None
     profile: RegimeSettings = RegimeSettings()
     tracking: TrackingSettings = TrackingSettings()
@@ -93,6 +93,8 @@ class ProfileConfig(Group):
     def _one_policy(self) -> ProfileConfig:
         if (self.policy is None) == (self.recipe is None):
             raise ValueError("give either policy=<file> or recipe=<name>, such as recipe=vtw recipe.layer=16")
+        if self.policy is None and self.policy_task is not None:
+            raise ValueError("policy_task chooses from a policy file, and a recipe has no tasks; leave policy_task out")
         return self
 
     @property

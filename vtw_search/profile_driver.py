@@ -29,6 +29,7 @@ from vtw_search.profiling.regimes import RegimeRunner
 from vtw_search.profiling.rows import RegimeRow
 from vtw_search.profiling.vision import left_out, tokens_of_an_image, vision_parts
 from vtw_search.report.regimes import regime_table, sentences, write_picture
+from vtw_search.report.times import times_table
 from vtw_search.runtime import require_certificate
 from vtw_search.tracking import TrackingSettings, redact
 from vtw_search.tracking.profile_run import log_profile
@@ -74,9 +75,10 @@ def run_profile(config: ProfileConfig, console: Console | None = None) -> Profil
         console.print(f"{row.regime.label()}: {row.status}", highlight=False)
         rows.append(row)
         _write_rows(folder, about, rows, complete=len(rows) == len(grid))
-    write_picture(rows, policy.label(), folder / "profile.png")
+    title = f"{policy.label()} on {Path(config.model.path).name}"
+    write_picture(rows, title, folder / "profile.png")
     result = ProfileResult(folder, tuple(rows))
-    _show(result, policy, counted, console)
+    _show(result, title, counted, console)
     _track(result, config, console)
     return result
 
@@ -104,10 +106,11 @@ def _policy(config: ProfileConfig, facts: ModelFacts) -> tuple[Policy, Certifica
         return config.recipe.policy(facts), None
     assert config.policy is not None, "the configuration has either of them"
     policies = load_policy(config.policy)
-    if config.task is not None and config.task not in policies.tasks:
-        remedy = f"choose one of {', '.join(policies.tasks) or 'none'}, or leave task out for the default"
-        raise ConfigError("the policy file must have the task", value=config.task, remedy=remedy)
-    return policies.for_task(config.task), policies.certificate
+    task = config.policy_task
+    if task is not None and task not in policies.tasks:
+        remedy = f"choose one of {', '.join(policies.tasks) or 'none'}, or leave policy_task out for the default"
+        raise ConfigError("the policy file must have the task", value=task, remedy=remedy)
+    return policies.for_task(task), policies.certificate
 
 
 def _timing(config: ProfileConfig) -> ProtocolSettings | None:
@@ -174,8 +177,10 @@ def _write_rows(folder: Path, about: dict[str, Any], rows: Sequence[RegimeRow], 
     write_text_atomically(folder / "profile.json", json.dumps({**about, **found}, indent=1) + "\n")
 
 
-def _show(result: ProfileResult, policy: Policy, counted: CountedPrompt, console: Console) -> None:
-    console.print(regime_table(result.rows, policy.label()))
+def _show(result: ProfileResult, title: str, counted: CountedPrompt, console: Console) -> None:
+    console.print(regime_table(result.rows, title))
+    if any(row.phases is not None for row in result.rows):
+        console.print("", times_table(result.rows), "", sep="\n")
     for sentence in sentences(result.rows):
         console.print(sentence, highlight=False, markup=False)
     modules = len(counted.audit)

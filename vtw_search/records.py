@@ -86,6 +86,7 @@ class Measurement(BaseModel):
             Where scores decide how many tokens stay, macs are the mean over the samples, `macs_spread` the deviation.
         cache_bytes: of the keys and values that the same prefill leaves; `cache_ratio` is its share of keep-all's.
         latency_ms: median time of that prefill; `latency_ratio` is the median over pairs with the reference.
+        latency_problems: why the times should not be relied upon, or why there are none although they were asked for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

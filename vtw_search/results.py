@@ -48,6 +48,7 @@ class Row:
         measurement: the numbers.
         judgements: one per limit; empty for a measurement that failed. Of one that was stopped early, only the limits
             on quality that it was measured for.
+        untimed: why the times that limits or the objective need could not be taken; None where nothing is missing.
         on_front: feasible, and no other feasible row is at least as good in accuracy and macs and better in one.
         chosen: this is the study's answer.
     """
@@ -56,11 +57,13 @@ class Row:
     judgements: tuple[Judgement, ...]
     on_front: bool = False
     chosen: bool = False
+    untimed: str | None = None
 
     @property
     def feasible(self) -> bool:
-        """Whether every limit holds; a measurement that failed or was stopped early is never feasible."""
-        return self.measurement.complete and all(judgement.holds for judgement in self.judgements)
+        """Whether every limit holds; never for what failed, was stopped early or lacks a time that is needed."""
+        measured = self.measurement.complete and self.untimed is None
+        return measured and all(judgement.holds for judgement in self.judgements)
 
     @property
     def status(self) -> str:
@@ -70,7 +73,8 @@ class Row:
             return f"failed: {own.failure}"
         if own.stopped is not None:
             return f"raced out after {own.calibration_samples} + {own.selection_samples} samples: {own.stopped}"
-        return "; ".join(judgement.text for judgement in self.judgements if not judgement.holds) or "feasible"
+        broken = [judgement.text for judgement in self.judgements if not judgement.holds]
+        return "; ".join([*broken, *([] if self.untimed is None else [self.untimed])]) or "feasible"
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ from vtw_search.settings import SearchConfig
 def run_worker(config: SearchConfig, console: Console | None = None) -> SearchResult | None:
     """Do a share of a search, and finish it if no other worker does.
 
-    Samples are shared where the space is enumerated, candidates where it is sampled. When all is measured, one worker
-    chooses, tests and reports; the others wait for it, since it may die, and end.
+    Samples are shared where the space is enumerated, candidates where it is sampled. When all is scored, one worker
+    takes the times, chooses, tests and reports; the others wait for it, since it may die, and end.
 
     Args:
         config: with `worker`.
@@ -78,22 +78,23 @@ def _share(prepared: Prepared, study: Study, team: Team) -> list[Policy]:
 
 
 def _explore(prepared: Prepared, study: Study, settings: SamplerSettings, limits: Limits, team: Team) -> list[Policy]:
+    """Choose and score candidates with the others, guided by all limits but those on time.
+
+    Times are left to the worker that finishes: one that the others compute beside would say nothing.
+    """
+    study, limits = _untimed(study), limits.without_time()
     seeds, racing = prepared.space.seeds(settings.trials), racing_of(prepared, study, limits)
     study.score_together([Policy.keep_all(), *seeds], team)
     decisive = [study.identity(SEARCH_SPLITS), limits.as_dict(), settings.name, dict(prepared.space.values)]
     name = f"{prepared.config.search_name}: exploring {study.settings.task} {_digest(decisive)}"
     with team.turn("choose"):
         board = Board(name, prepared.storage.studies, prepared.space, team)
-    return explore_together(
-        prepared.space, settings, seeds, partial(judged, _untimed(study, limits), limits, racing), board, team
-    )
+    return explore_together(prepared.space, settings, seeds, partial(judged, study, limits, racing), board, team)
 
 
-def _untimed(study: Study, limits: Limits) -> Study:
-    """Return the study without timing, which is left to the worker that finishes: the others would disturb it."""
-    if limits.need_time:
-        return study
-    return Study(study.loaded, study.splits, replace(study.settings, repeats=0), study.progress)
+def _untimed(study: Study) -> Study:
+    settings = replace(study.settings, repeats=0, time_all=False)
+    return Study(study.loaded, study.splits, settings, study.progress)
 
 
 def _finish(prepared: Prepared, studies: dict[str, Study], explored: dict[str, list[Policy]]) -> SearchResult | None:

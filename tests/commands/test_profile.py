@@ -14,7 +14,8 @@ from experiments.model_coverage.families import find
 from vtw_search.adapters import find_adapter
 from vtw_search.commands.profile import main
 from vtw_search.errors import ConfigError
-from vtw_search.policies import Policy, PolicySet, save_policy
+from vtw_search.evaluation.model import load_model
+from vtw_search.policies import Policy, PolicySet, TaskPolicy, save_policy
 from vtw_search.profile_config import load_profile_config
 from vtw_search.profiling.architectures import build_on_meta, load_architecture
 from vtw_search.profiling.regimes import RegimeRunner
@@ -50,7 +51,9 @@ def test_a_profile_leaves_table_json_picture_and_run(
 
     profile(monkeypatch, tmp_path, *VTW, *QUICK, "profile.batch=[1,2]", "profile.output_tokens=[2]", "name=first")
     printed = capsys.readouterr().out
-    assert "withdraw@6" in printed
+    assert "withdraw@6 on reference" in printed
+    assert "milliseconds: p50 / p90 / p99" in printed
+    assert "6 calls each: below 100, p99 says no more than the slowest call" in printed
     assert "closed form and two counters agree on" in printed
     content = json.loads((tmp_path / "runs/first/profile.json").read_text())
     assert [row["status"] for row in content["regimes"]] == ["measured", "measured"]
@@ -93,6 +96,8 @@ def test_a_7b_model_is_counted_without_weights(capsys: Any, monkeypatch: pytest.
         ([*VTW, "profile.batches=[1]"], "unknown option 'profile.batches'; did you mean profile.batch"),
         ([*VTW, "weights=random"], "unknown architecture 'reference'; "),
         (["policy=nowhere.json"], "nowhere.json"),
+        (["policy=p.json", "task=digits_read"], "unknown option 'task'; did you mean policy_task"),
+        ([*VTW, "policy_task=digits_read"], "policy_task chooses from a policy file, and a recipe has no tasks"),
     ],
 )
 def test_bad_input_ends_with_one_line(
@@ -207,6 +212,22 @@ def test_the_certificate_of_a_policy_file_is_read(monkeypatch: pytest.MonkeyPatc
         "profile.visual_tokens=[64]", "name=checked",
     )  # fmt: skip
     assert json.loads((tmp_path / "runs/checked/profile.json").read_text())["unchecked"] is None
+
+
+def test_the_policy_of_a_task_is_profiled(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    facts = find_adapter(model := load_model("reference", device="cpu").model).facts(model)
+    chosen = TaskPolicy(policy=Policy.withdraw(4))
+    policies = PolicySet(model=facts.fingerprint, default=Policy(), tasks={"digits_read": chosen})
+    save_policy(policies, tmp_path / "policy.json")
+    arguments = ("policy=policy.json", "profile=macs", "tracking=none", "name=of-task")
+    profile(monkeypatch, tmp_path, *arguments, "policy_task=digits_read")
+    assert "withdraw@4 on reference" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        profile(monkeypatch, tmp_path, *arguments, "policy_task=digits")
+    told = capsys.readouterr().err
+    assert (
+        "must have the task, got 'digits'; choose one of digits_read, or leave policy_task out for the default" in told
+    )
 
 
 def test_visual_tokens_must_be_given_where_an_image_says_nothing(

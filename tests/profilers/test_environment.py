@@ -1,4 +1,4 @@
-"""What is recorded of the machine, with an NVML made by hand, and what of it makes times unreliable."""
+"""What is recorded of the machine, with an NVML made by hand."""
 
 from __future__ import annotations
 
@@ -6,21 +6,12 @@ import json
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from profilers import environment
-from profilers.environment import (
-    CpuUse,
-    GpuState,
-    environment_problems,
-    read_cpu_use,
-    read_environment,
-    read_gpu,
-)
+from profilers.environment import GpuState, read_environment, read_gpu
 
 CPU = read_environment(torch.device("cpu"), "float32", "sdpa")
 GPU = GpuState("GPU-1", "570.1", 1700, 2600, 300.0, 700.0, 45, (), ())
@@ -82,44 +73,3 @@ def test_without_nvml_the_reason_is_recorded(cuda: torch.device, monkeypatch: py
     assert read_gpu(cuda) == (None, "not available: pynvml is not installed")
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(fails=True))  # type: ignore[arg-type]
     assert read_gpu(cuda) == (None, "not available: NVML says Driver Not Loaded")
-
-
-def test_a_quiet_machine_has_no_problems() -> None:
-    assert environment_problems(GPU, GPU, 0.1) == environment_problems(None, None, None) == ()
-
-
-@pytest.mark.parametrize(
-    "before, after, problem",
-    [
-        (GPU, replace(GPU, throttles=("power cap",)), "the GPU was held down by power cap"),
-        (replace(GPU, strangers=(77,)), GPU, "other processes computed on the GPU: 77"),
-    ],
-)
-def test_throttling_and_strangers_are_problems(before: GpuState, after: GpuState, problem: str) -> None:
-    assert environment_problems(before, after, 0.0) == (problem,)
-
-
-def test_a_cpu_that_others_use_is_a_problem() -> None:
-    before = CpuUse(busy_s=100.0, own_s=10.0, at_s=0.0)
-    alone, crowded = CpuUse(104.0, 14.0, 4.0), CpuUse(107.0, 14.0, 4.0)
-    assert before.foreign_cores(alone) == 0.0
-    assert before.foreign_cores(crowded) == 0.75
-    assert environment_problems(None, None, before.foreign_cores(alone)) == ()
-    assert environment_problems(None, None, before.foreign_cores(crowded)) == ("other processes kept 0.8 cores busy",)
-
-
-def test_own_work_is_not_foreign() -> None:
-    before = read_cpu_use()
-    if before is None:
-        pytest.skip("the system does not tell the use of the CPU")
-    while os.times().user - before.own_s < 0.2:
-        sum(range(10_000))
-    after = read_cpu_use()
-    assert after is not None
-    assert after.own_s - before.own_s >= 0.2
-    assert after.busy_s - before.busy_s >= 0.1
-
-
-def test_a_system_that_does_not_tell_is_not_guessed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(environment, "_STAT", tmp_path / "stat")
-    assert read_cpu_use() is None

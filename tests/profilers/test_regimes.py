@@ -22,7 +22,8 @@ def steady(reference: float, candidate: float) -> Blocks:
 
 
 def phases(prefill: tuple[float, float], decode: tuple[float, float] | None, outputs: int, vision: float = 0) -> Phases:
-    return Phases(vision, steady(*prefill), None if decode is None else steady(*decode), outputs)
+    tower = steady(vision, vision) if vision else None
+    return Phases(tower, steady(*prefill), None if decode is None else steady(*decode), outputs)
 
 
 def test_a_grid_is_every_combination_once() -> None:
@@ -47,6 +48,15 @@ def test_speed_up_is_of_the_whole_answer() -> None:
     assert decode is not None
     assert decode.value == 10 / 9
     assert phases((100.0, 50.0), None, outputs=1).decode_speedup() is None
+
+
+def test_every_phase_and_side_is_summarised_call_by_call() -> None:
+    found = phases((100.0, 50.0), None, outputs=1, vision=20.0).summaries()
+    assert {phase: [side.p50_ms for side in sides] for phase, sides in found.items()} == {
+        "vision": [20.0, 20.0], "prefill": [100.0, 50.0],
+    }  # fmt: skip
+    (rising, _) = Blocks(((1.0, 2.0), (3.0, 4.0), (5.0, 11.0)), ((1.0, 1.0),) * 3).summaries()
+    assert rising.as_dict() == pytest.approx({"calls": 6, "p50_ms": 3.5, "p90_ms": 8.0, "p99_ms": 10.7})
 
 
 def test_nothing_can_be_faster_than_the_ceiling() -> None:
@@ -120,7 +130,7 @@ def test_the_verdict_leaves_no_doubt_or_says_so(
 def test_the_worst_and_the_best_block_are_of_the_whole_answer() -> None:
     prefill = Blocks(((100.0, 100.0),) * 6, (*(((50.0, 50.0),) * 4), (80.0, 80.0), (40.0, 40.0)))
     decode = Blocks(((10.0, 10.0),) * 6, (*(((9.0, 9.0),) * 5), (11.0, 11.0)))
-    found = Phases(20.0, prefill, decode, output_tokens=11)
+    found = Phases(steady(20.0, 20.0), prefill, decode, output_tokens=11)
     assert found.worst_and_best() == pytest.approx((220 / (20 + 80 + 110), 220 / (20 + 40 + 90)))
     few = Blocks(prefill.reference_ms[:5], prefill.candidate_ms[:5])
-    assert Phases(20.0, few, None, output_tokens=1).worst_and_best() is None
+    assert Phases(None, few, None, output_tokens=1).worst_and_best() is None

@@ -24,13 +24,16 @@ from vtw_search.profiling.counting import count_architecture, count_prompt
 from vtw_search.profiling.vision import vision_parts
 from vtw_search.profiling.works import RegimeWorks
 from vtw_search.runtime.apply import run_under_policy
-from vtw_search.runtime.capture import captured
+from vtw_search.runtime.capture import by_name, captured
 
 SUPPORTED = [
     row["model_type"]
     for row in (json.loads(path.read_text()) for path in sorted(coverage.ROWS.glob("*.json")))
     if row["status"] == "supported"
 ]
+TWO_SIZES = [name for name in SUPPORTED if {"small", "large"} <= {*find(name).kinds}]
+# Families whose images are cut into as many tiles as their size asks for, padded to the most tiles of a call.
+TILED = ["granite4_vision", "llava_next", "llava_next_video", "llava_onevision"]
 # Families whose tower makes one sequence of all pictures of a call.
 PIXTRAL = ["lighton_ocr", "mistral3", "mistral4"]
 
@@ -55,6 +58,23 @@ def test_the_counts_of_every_module_agree(name: str) -> None:
     counted = {row.module for row in rows if row.closed_form is not None}
     assert all(any(module.endswith(layer) for module in counted) for layer in layers)
     assert all(row.closed_form for row in rows if row.closed_form is not None)
+
+
+@pytest.mark.parametrize("name", TWO_SIZES)
+def test_two_images_of_different_size_are_counted_as_they_run(name: str) -> None:
+    adapter, model, _ = sample(name)
+    require_agreement(audit_model(adapter, model, find(name).inputs([("small", "large")])).rows)
+
+
+@pytest.mark.parametrize("name", TILED)
+def test_tiles_that_only_pad_are_not_counted(name: str) -> None:
+    adapter, model, _ = sample(name)
+    inputs = find(name).inputs([("large",), ("small",), ("small", "large")])
+    with captured([adapter.tower(model)]) as calls, torch.no_grad():
+        model(**inputs, use_cache=False)
+    ((call,),) = calls
+    pictures = by_name(adapter.tower(model), call)["pixel_values"]
+    assert len(adapter.image_grids(model, inputs)) == len(pictures) < len(inputs["pixel_values"].flatten(0, 1))
 
 
 @pytest.mark.parametrize("name", PIXTRAL)

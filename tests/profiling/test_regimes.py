@@ -82,7 +82,7 @@ def test_a_policy_that_saves_nothing_is_not_praised(monkeypatch: pytest.MonkeyPa
 
 def test_a_gain_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder_only(monkeypatch)
-    monkeypatch.setattr(regimes, "environment_problems", lambda *_: ())
+    monkeypatch.setattr("profilers.watch.environment_problems", lambda *_: ())
     (row,) = runner(Policy.withdraw(1)).rows([REGIME])
     assert (row.verdict, row.problems) == ("pays off", ())
 
@@ -102,7 +102,8 @@ def test_the_vision_part_is_timed_once_for_both() -> None:
     found = RegimeRunner(find_adapter(model), model, Policy.withdraw(2), SETTINGS)
     (row,) = found.rows([Regime(1, 9, 6, 1)])
     assert row.phases is not None
-    assert row.phases.vision_ms is not None
+    assert row.phases.vision is not None
+    assert len(row.phases.vision) >= 3
     assert row.phases.vision_ms > 0
     assert row.phases.decode is None
 
@@ -161,6 +162,10 @@ def test_a_row_is_json_with_macs_and_flops(monkeypatch: pytest.MonkeyPatch) -> N
         assert content[side]["prefill"]["flops"] == 2 * content[side]["prefill"]["total"]
         assert content[side]["decode"]["flops"] == 2 * content[side]["decode"]["total"]
     assert len(content["phases"]["prefill"]["reference_ms"]) == 3
+    assert content["percentiles"].keys() == {"prefill", "decode"}
+    for sides in content["percentiles"].values():
+        assert {side: found["calls"] for side, found in sides.items()} == {"reference": 6, "candidate": 6}
+        assert all(found["p50_ms"] <= found["p90_ms"] <= found["p99_ms"] for found in sides.values())
 
 
 def test_counting_alone_runs_nothing() -> None:

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from profilers.prefill import DecodeMacs, PrefillMacs
 from profilers.regimes import GainingOutputs, Phases, Regime
 from profilers.statistics import Blocks, Interval
 from vtw_search.profiling.rows import RegimeRow, Side
 from vtw_search.report.regimes import draw_regimes, regime_table, sentences
+from vtw_search.report.times import times_table
 
 SIDE = Side(PrefillMacs(0, 0, (10,), 1), DecodeMacs((5,), 1), cache_bytes=100)
 STEADY = Blocks(((1.0, 1.0),) * 3, ((1.0, 1.0),) * 3)
@@ -25,10 +27,14 @@ def row(visual: int = 64, speedup: float = 1.2) -> RegimeRow:
     )  # fmt: skip
 
 
-def printed(*rows: RegimeRow) -> str:
-    console = Console(width=200)
+def printed(*rows: RegimeRow, width: int = 200) -> str:
+    return shown(regime_table(rows, "policy"), width)
+
+
+def shown(table: Table, width: int) -> str:
+    console = Console(width=width)
     with console.capture() as found:
-        console.print(regime_table(rows, "policy"))
+        console.print(table)
     return found.get()
 
 
@@ -39,6 +45,31 @@ def printed(*rows: RegimeRow) -> str:
 )  # fmt: skip
 def test_the_table_says_how_long_answers_are_that_gain(gaining: GainingOutputs | None, words: str) -> None:
     assert f" {words} " in printed(replace(row(), gaining_outputs=gaining))
+
+
+def test_the_table_of_a_profile_is_one_line_per_regime_and_says_what_its_columns_are() -> None:
+    wide = Interval(11.25, 10.25, 12.25)
+    full = replace(row(2880), first_token_speedup=wide, decode_speedup=wide, speedup=wide,
+                   gaining_outputs=GainingOutputs(1.0, 1000.0))  # fmt: skip
+    lines = printed(full, full, width=150).splitlines()
+    assert sum("11.25 [10.25, 12.25]" in line and "up to 1000" in line and "pays off" in line for line in lines) == 2
+    assert any(line.startswith("ceiling: if all that the policy touches took no time; gains: ") for line in lines)
+    counted = printed(RegimeRow(Regime(8, 64, 8, 4), "counted", SIDE, SIDE))
+    assert "first token" not in counted
+    assert "macs, cache: the policy's over keep-all's" in counted
+
+
+def test_percentiles_are_shown_by_phase_and_side_with_what_they_are_worth() -> None:
+    few = Blocks(((1.0, 2.0),) * 20, ((2.0, 1234.4),) * 20)
+    lines = shown(times_table([replace(row(), phases=Phases(STEADY, few, STEADY, 4))]), 150).splitlines()
+    (line,) = (line for line in lines if "1234" in line)
+    assert " ".join(line.split()[4:]) == "1 / 1 / 1 1.5 / 2 / 2 618 / 1234 / 1234 1 / 1 / 1 1 / 1 / 1"
+    assert any(line.startswith("6 to 40 calls each: below 100, p99 says no more than the slowest") for line in lines)
+    many = Blocks(((1.0, 2.0),) * 50, ((0.5, 0.7),) * 50)
+    whole = shown(times_table([replace(row(), phases=Phases(None, many, None, 1))]), 150)
+    assert "0.6 / 0.7 / 0.7" in whole
+    assert "calls each" not in whole
+    assert "decode step is" not in whole
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,13 @@ def test_a_broken_first_layer_is_named_after_the_column_that_shows_it() -> None:
     assert line_of(render(result_of("t", [row])), "9").rstrip().endswith("no: K")
 
 
+def test_a_time_that_is_needed_and_missing_is_named_with_its_reason() -> None:
+    numbers = measure("t", 9).model_copy(update={"latency_ratio": None, "latency_problems": "not timed: so"})
+    lines = render(result_of("t", [Row(numbers, (), chosen=True, untimed="not timed: so")]))
+    assert line_of(lines, "9").rstrip().endswith("-  no: time")
+    assert "K = 9: not timed: so" in map(str.strip, lines)
+
+
 def several_stages(count: int) -> StudyResult:
     """Return keep-all and `count` policies of two stages, in an order that is not that of their macs."""
     policies = [

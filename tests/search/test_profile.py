@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from profilers.macs import count_macs
 from profilers.memory import cache_bytes
 from profilers.regimes import Regime
 from profilers.stopwatch import CpuStopwatch
-from profilers.timing import Compared
+from profilers.watch import CpuUse
 from vtw_search import Policy, apply_policy
 from vtw_search.evaluation.model import LoadedModel, load_model
 from vtw_search.evaluation.tasks import easy_vqa
@@ -24,7 +25,7 @@ from vtw_search.recipes import find_recipe
 from vtw_search.records import KL_COLUMNS, Measurement
 from vtw_search.search import profile as module
 from vtw_search.search.front import worth_timing
-from vtw_search.search.profile import Profiler, profile_columns
+from vtw_search.search.profile import Profiler, Timing, profile_columns
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_equal_token_schedules_are_timed_once(
     timed: list[Policy] = []
     whole = Profiler._time
 
-    def time(self: Profiler, policy: Policy) -> Compared:
+    def time(self: Profiler, policy: Policy) -> Timing:
         timed.append(policy)
         return whole(self, policy)
 
@@ -138,7 +139,35 @@ def test_placing_a_policy_is_not_timed(profiler: Profiler, monkeypatch: pytest.M
     finally:
         handle.remove()
     assert timing is not None
-    assert (timing.reference.p50_ms, timing.candidate.p50_ms) == (1000.0, 1000.0)
+    assert timing.compared is not None
+    assert (timing.compared.reference.p50_ms, timing.compared.candidate.p50_ms) == (1000.0, 1000.0)
+
+
+def test_others_who_use_the_machine_are_told_beside_the_times(
+    profiler: Profiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uses = iter([CpuUse(0.0, 0.0, 0.0), CpuUse(30.0, 10.0, 10.0)])
+    monkeypatch.setattr("profilers.watch.read_cpu_use", lambda: next(uses))
+    monkeypatch.setattr(profiler, "_timings", {})
+    columns = profile_columns(profiler.profile(Policy.withdraw(2)), 1)
+    assert columns["latency_ms"] > 0
+    assert columns["latency_problems"].split("; ")[0] == "other processes kept 2.0 cores busy"
+
+
+def test_a_clock_that_never_holds_still_costs_the_times_alone(
+    profiler: Profiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = count()
+    monkeypatch.setattr(module, "stopwatch_of", lambda _: CpuStopwatch(lambda: 3600.0 * next(hours), lambda: 0.0))
+    monkeypatch.setattr(profiler, "_timings", {})
+    profile = profiler.profile(Policy.withdraw(2))
+    columns = profile_columns(profile, profile.macs.total)
+    assert columns["latency_problems"].startswith("not timed: At least 3 blocks must have a steady clock; got 0")
+    assert columns["macs_ratio"] == 1.0
+    assert not {"latency_ms", "latency_ratio"} & columns.keys()
+    next_one = next(hours)
+    assert profiler.profile(Policy.withdraw(2)).timing is profile.timing
+    assert next(hours) == next_one + 1, "it is not tried again"
 
 
 @pytest.mark.parametrize("name", ["fastv", "himap", "vtc_cls", "fopru"])

@@ -106,7 +106,7 @@ def test_when_keep_all_costs_too_much_there_is_no_policy_and_the_status_is_3() -
             for layer, macs in ((LAYERS, 1000), (5, 50))]  # fmt: skip
     answer = choose(rows)
     with pytest.raises(OutOfReachError, match=r"no policy for t meets every limit: macs_ratio 1 > 0.01") as raised:
-        require_affordable("t", answer)
+        require_affordable("t", answer, asked)
     assert raised.value.exit_code == 3
 
 

@@ -1,4 +1,4 @@
-"""Granite 4 Vision: the image comes in through deepstack alone, before decoder layers that the config names."""
+"""Granite 4 Vision: tiled images that come in through deepstack alone, before decoder layers that the config names."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 from torch import nn
 
 from vtw_search.adapters.generic import GenericAdapter
+from vtw_search.adapters.tiles import TiledImages
 
 
-class Granite4VisionAdapter(GenericAdapter):
+class Granite4VisionAdapter(TiledImages, GenericAdapter):
     """Features are added at the input of the named layers, before a withdrawal there takes place."""
 
     def first_layer(self, model: nn.Module) -> int:

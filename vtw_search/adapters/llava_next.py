@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from vtw_search.adapters.base import IMAGE, Adapter
+from vtw_search.adapters.tiles import TiledImages
 
 
-class LlavaNextAdapter(Adapter):
+class LlavaNextAdapter(TiledImages, Adapter):
     """Base view, then the tiles with one learned token at the end of every row, all under one placeholder."""
 
     class_name = "LlavaNextForConditionalGeneration"
     modalities = (IMAGE,)
 
 
-class LlavaNextVideoAdapter(Adapter):
+class LlavaNextVideoAdapter(TiledImages, Adapter):
     """As LLaVA-NeXT, and pooled frames under a placeholder of their own."""
 
     class_name = "LlavaNextVideoForConditionalGeneration"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from vtw_search.adapters.base import Adapter
+from vtw_search.adapters.tiles import TiledImages
 
 
-class LlavaOnevisionAdapter(Adapter):
+class LlavaOnevisionAdapter(TiledImages, Adapter):
     """An image alone in its row is tiled; images that share a row are one view each."""
 
     class_name = "LlavaOnevisionForConditionalGeneration"

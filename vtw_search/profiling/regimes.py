@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from profilers.closed_form import projector_macs, tower_macs
-from profilers.environment import Environment, environment_problems, read_cpu_use, read_environment, read_gpu
+from profilers.environment import Environment, read_environment
 from profilers.memory import available_bytes, is_out_of_memory, kv_cache_bytes
 from profilers.prefill import PrefillCost
 from profilers.regimes import Phases, Regime, amdahl_ceiling, gaining_output_tokens, verdict
 from profilers.stopwatch import Stopwatch, Work, stopwatch_of
 from profilers.timing import Compared, ProtocolSettings, UnsteadyClockError, compare
+from profilers.watch import watched
 from vtw_search.adapters import Adapter
 from vtw_search.errors import ModelError, PolicyError
 from vtw_search.operators import find_operator
@@ -110,13 +111,13 @@ class RegimeRunner:
         return row.reference.cache_bytes + 3 * tokens * hidden * int(self.model.dtype.itemsize)
 
     def _timed(self, row: RegimeRow, works: RegimeWorks) -> RegimeRow:
-        gpu, used = read_gpu(self.model.device)[0], read_cpu_use()
-        vision = works.vision()
-        tower = None if vision is None else self._compare(vision, vision)
-        prefill = self._compare(works.prefill(under_policy=False), works.prefill(under_policy=True))
-        decode = None
-        if row.regime.output_tokens > 1:
-            decode = self._compare(works.decode(under_policy=False), works.decode(under_policy=True))
+        with watched(self.model.device) as machine:
+            vision, tower, decode = works.vision(), None, None
+            if vision is not None:
+                tower = self._compare(vision, vision)
+            prefill = self._compare(works.prefill(under_policy=False), works.prefill(under_policy=True))
+            if row.regime.output_tokens > 1:
+                decode = self._compare(works.decode(under_policy=False), works.decode(under_policy=True))
         reference, candidate = (
             replace(side, peak=peak, cache_bytes_found=held)
             for side, (peak, held) in zip(
@@ -125,11 +126,9 @@ class RegimeRunner:
         )
         for side in (reference, candidate):
             _check_cache(side)
-        after = read_cpu_use()
-        foreign = None if used is None or after is None else used.foreign_cores(after)
-        compared = [each for each in (tower, prefill, decode) if each is not None]
-        machine = environment_problems(gpu, read_gpu(self.model.device)[0], foreign)
-        problems = tuple(dict.fromkeys([*machine, *(text for each in compared for text in each.problems)]))
+        compared = {"vision": tower, "prefill": prefill, "decode": decode}
+        doubts = (f"{name}: {text}" for name, each in compared.items() if each for text in each.problems)
+        problems = (*machine.problems, *doubts)
         phases = _phases(tower, prefill, decode, row.regime)
         measured = replace(row, status="measured", reference=reference, candidate=candidate, problems=problems)
         return _judged(measured, phases, self._kept(row.regime))
@@ -175,10 +174,9 @@ def _check_cache(side: Side) -> None:
 
 
 def _phases(tower: Compared | None, prefill: Compared, decode: Compared | None, regime: Regime) -> Phases:
-    vision_ms = None if tower is None else tower.reference.p50_ms
-    steps = max(1, regime.output_tokens - 1)
+    vision, steps = None if tower is None else tower.blocks, max(1, regime.output_tokens - 1)
     return Phases(
-        vision_ms, prefill.blocks, None if decode is None else decode.blocks.divided_by(steps), regime.output_tokens
+        vision, prefill.blocks, None if decode is None else decode.blocks.divided_by(steps), regime.output_tokens
     )
 
 

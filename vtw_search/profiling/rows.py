@@ -71,8 +71,13 @@ class RegimeRow:
         return self.candidate.prefill.total / self.reference.prefill.total
 
     def as_dict(self) -> dict[str, Any]:
-        """The row, ready for JSON; macs with their sums and flops."""
+        """The row, ready for JSON; macs with their sums and flops, times with their percentiles by phase and side."""
         content = asdict(self) | {"macs_ratio": self.macs_ratio}
+        if self.phases is not None:
+            content["percentiles"] = {
+                phase: {"reference": reference.as_dict(), "candidate": candidate.as_dict()}
+                for phase, (reference, candidate) in self.phases.summaries().items()
+            }
         for name in ("reference", "candidate"):
             side: Side = getattr(self, name)
             content[name] |= {"prefill": side.prefill.as_dict()}

@@ -79,10 +79,13 @@ def bound(result: StudyResult, prefix: str) -> float | None:
 
 
 def broken_columns(row: Row) -> list[str]:
-    """Return the table columns whose limits the row breaks; a limit without a column is named itself."""
+    """Return the table columns whose limits the row breaks; a limit without a column is named itself.
+
+    A time that is needed and could not be taken counts as broken.
+    """
     broken = [judged.limit for judged in row.judgements if not judged.holds]
-    named = (next((title for start, title in _COLUMNS.items() if limit.startswith(start)), limit) for limit in broken)
-    return list(dict.fromkeys(named))
+    named = [next((title for start, title in _COLUMNS.items() if limit.startswith(start)), limit) for limit in broken]
+    return list(dict.fromkeys([*named, *([] if row.untimed is None else [_COLUMNS["latency"]])]))
 
 
 def layer_name(row: Row) -> str:
@@ -124,11 +127,22 @@ def settings_text(settings: Sequence[tuple[str, Any]]) -> str:
 
 def failures(result: StudyResult) -> dict[str, str]:
     """Return the rows without numbers, such as `K = 3, 4`, by why there are none."""
+    return _by_reason(result, lambda row: row.measurement.failure)
+
+
+def without_times(result: StudyResult) -> dict[str, str]:
+    """Return the rows whose times were asked for and could not be taken, by why there are none."""
+    return _by_reason(
+        result, lambda row: None if row.measurement.latency_ms is not None else row.measurement.latency_problems
+    )
+
+
+def _by_reason(result: StudyResult, reason_of: Callable[[Row], str | None]) -> dict[str, str]:
     layers: dict[str, list[str]] = {}
     for row in result.rows:
-        if row.measurement.failure is not None:
-            layers.setdefault(one_line(row.measurement.failure), []).append(str(row.measurement.layer))
-    return {reason: f"K = {', '.join(failed)}" for reason, failed in layers.items()}
+        if (reason := reason_of(row)) is not None:
+            layers.setdefault(one_line(reason), []).append(layer_name(row))
+    return {reason: f"K = {', '.join(named)}" for reason, named in layers.items()}
 
 
 def one_line(text: str, limit: int = 160) -> str:

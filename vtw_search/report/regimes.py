@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from profilers.regimes import break_even_visual_tokens
 from profilers.statistics import Interval
@@ -16,36 +18,42 @@ from vtw_search.report.drawing import BLUE, GREY, INK, SMALL, VERMILLION, blank_
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_SPEEDUPS = ("first token", "per token", "whole answer", "ceiling", "gains")
+_CAPTION = (
+    "macs, cache: the policy's over keep-all's; macs of the prefill, bytes of the cache at the end of an answer",
+    "first token, per token, whole answer: keep-all's time over the policy's [95 % interval], above 1 is faster",
+    "ceiling: if all that the policy touches took no time; gains: how many output tokens an answer has that gains",
+)
 _COLORS = {"pays off": BLUE, "does not": VERMILLION, "cannot tell": GREY}
 
 
 def regime_table(rows: Sequence[RegimeRow], title: str) -> Table:
-    """Return the rows of a profile for a terminal; speed-ups are reference over candidate, above 1 is faster."""
-    table = Table(title=title, title_justify="left")
-    for name in ("batch", "visual", "text", "output", "macs ratio", "cache ratio"):
-        table.add_column(name, justify="right")
-    for name in ("first token", "per token", "whole answer", "ceiling", "gaining output"):
-        table.add_column(name, justify="right")
+    """Return the rows of a profile for a terminal, readable in 150 columns; without times, what was counted alone."""
+    timed = any(row.phases is not None for row in rows)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.title_justify = table.caption_justify = "left"
+    table.title, table.caption = Text(title, style="bold"), Text("\n".join(_CAPTION if timed else _CAPTION[:1]))
+    for name in ("batch", "visual", "text", "output", "macs", "cache", *(_SPEEDUPS if timed else ())):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict")
     for row in rows:
-        table.add_row(*_cells(row))
+        table.add_row(*_counts(row), *(_speedups(row) if timed else ()), row.verdict or row.status)
     return table
 
 
-def _cells(row: RegimeRow) -> list[str]:
-    regime = row.regime
+def _counts(row: RegimeRow) -> list[str]:
     cache = row.candidate.cache_bytes / row.reference.cache_bytes
-    counts = (regime.batch, regime.visual_tokens, regime.prompt_tokens, regime.output_tokens)
-    speedups = (row.first_token_speedup, row.decode_speedup, row.speedup)
+    return [*map(str, row.regime.axes), f"{row.macs_ratio:.3f}", f"{cache:.3f}"]
+
+
+def _speedups(row: RegimeRow) -> list[str]:
+    intervals = (row.first_token_speedup, row.decode_speedup, row.speedup)
     ceiling = "" if row.ceiling is None else f"{row.ceiling:.2f}"
-    return [
-        *map(str, counts), f"{row.macs_ratio:.3f}", f"{cache:.3f}", *map(_interval, speedups), ceiling,
-        _gaining_outputs(row), row.verdict or row.status,
-    ]  # fmt: skip
+    return [*map(_interval, intervals), ceiling, _gaining_outputs(row)]
 
 
 def _interval(interval: Interval | None) -> str:
-    return "" if interval is None else f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+    return "" if interval is None else f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def _gaining_outputs(row: RegimeRow) -> str:

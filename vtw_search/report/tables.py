@@ -83,6 +83,7 @@ def _caption(result: StudyResult, rows: Sequence[Row], names: Sequence[str]) -> 
         f"limits: {quantities.settings_text(list(result.limits.items()))}",
         _NOTE,
         *(f"failed, {layers}: {reason}" for reason, layers in quantities.failures(result).items()),
+        *(f"{layers}: {reason}" for reason, layers in quantities.without_times(result).items()),
     ]
     return "\n".join(lines)
 
@@ -139,7 +140,7 @@ def _macs_text(row: Row) -> str:
 def _time_text(row: Row) -> str:
     ratio = quantities.finite(row.measurement.latency_ratio)
     # A question mark where the protocol itself doubts the times.
-    return fixed(ratio, 2) + ("?" if row.measurement.latency_problems else "")
+    return fixed(ratio, 2) + ("?" if ratio is not None and row.measurement.latency_problems else "")
 
 
 def _status(row: Row, broken: list[str]) -> Text:

@@ -12,7 +12,7 @@ from vtw_search.policies import Policy
 from vtw_search.records import Measured
 from vtw_search.results import Confirmation, Row
 from vtw_search.search.front import least_infeasible, mark_front, preferred
-from vtw_search.search.judge import COSTS, judge
+from vtw_search.search.judge import COSTS, judge, untimed
 from vtw_search.search.limits import Limits
 from vtw_search.search.objective import DEFAULT, Objective
 
@@ -41,7 +41,8 @@ def judged_rows(measured: Measured, candidates: Sequence[Policy], limits: Limits
         if digest not in measurements:
             remedy = "run the search again; it resumes"
             raise StoreError(f"no measurement of {policy.label()}", value=measured.source, remedy=remedy)
-        rows.append(Row(measurements[digest], judge(limits, measurements[digest], groups[digest], reference)))
+        own = measurements[digest]
+        rows.append(Row(own, judge(limits, own, groups[digest], reference), untimed=untimed(limits, own)))
     return rows
 
 
@@ -84,13 +85,15 @@ def keep_all_instead(answer: Answer, reason: str) -> Answer:
     return _with_choice(answer.rows, Policy.keep_all(), f"keep-all: {label} {reason}")
 
 
-def require_affordable(task: str, answer: Answer) -> None:
+def require_affordable(task: str, answer: Answer, limits: Limits) -> None:
     """Refuse to export a policy that costs more than was asked for: keep-all is the answer when nothing else is.
 
     Raises:
-        OutOfReachError: the chosen row breaks a limit on a cost.
+        OutOfReachError: the chosen row breaks a limit on a cost, or lacks a time that is limited.
     """
     broken = [judged.text for judged in answer.chosen.judgements if judged.limit in COSTS and not judged.holds]
+    if answer.chosen.untimed is not None and limits != limits.without_time():
+        broken.append(answer.chosen.untimed)
     if broken:
         remedy = "loosen limits.at_most or the limits on quality; what was measured is kept"
         rule = f"no policy for {task} meets every limit: {'; '.join(broken)}"

@@ -70,9 +70,12 @@ def preference(row: Row) -> tuple[float, float, float, int]:
 
 
 def least_infeasible(rows: Sequence[Row]) -> Row | None:
-    """Return the row that breaks its worst limit by the smallest multiple of that limit; None if no row broke one."""
-    broken = [row for row in rows if any(not judgement.holds for judgement in row.judgements)]
-    return min(broken, key=lambda row: max(relative_excess(row))) if broken else None
+    """Return the row that breaks its worst limit by the smallest multiple of that limit; None if no row broke one.
+
+    What only lacks a time breaks nothing that is known.
+    """
+    broken = [row for row in rows if row.untimed is not None or relative_excess(row)]
+    return min(broken, key=lambda row: max(relative_excess(row), default=0.0)) if broken else None
 
 
 def relative_excess(row: Row) -> list[float]:

@@ -79,12 +79,19 @@ def _estimate(limit: QualityLimit, limits: Limits, evidence: Evidence) -> tuple[
 
 
 def judge_costs(limits: Limits, measurement: Measurement) -> list[Judgement]:
-    """Judge the limits on time and work, which are judged on what was measured once.
+    """Judge the limits on time and work, which are judged on what was measured once; not on times that `untimed` names.
 
     Raises:
         ConfigError: a cost is limited that was not measured, or is none.
     """
-    return [_judge_cost(name, bound, measurement) for name, bound in limits.at_most.items()]
+    judged = limits if untimed(limits, measurement) is None else limits.without_time()
+    return [_judge_cost(name, bound, measurement) for name, bound in judged.at_most.items()]
+
+
+def untimed(limits: Limits, measurement: Measurement) -> str | None:
+    """Return why times that limits or the objective need could not be taken; None where nothing is missing."""
+    missing = limits.need_time and measurement.complete and measurement.latency_ms is None
+    return measurement.latency_problems if missing else None
 
 
 def check_costs(limits: Limits, timed: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from vtw_search.errors import unknown_name
@@ -72,7 +72,11 @@ class Limits:
     @property
     def need_time(self) -> bool:
         """Whether a limit is on time, or time is what is preferred."""
-        return any("latency" in name for name in (*self.at_most, *self.prefer, *self.weights))
+        return any(map(is_time, (*self.at_most, *self.prefer, *self.weights)))
+
+    def without_time(self) -> Limits:
+        """Return the limits but for those on time."""
+        return replace(self, at_most={name: bound for name, bound in self.at_most.items() if not is_time(name)})
 
     def quality(self, slices: Sequence[tuple[str, str]]) -> list[QualityLimit]:
         """Return every bound on quality, those on all samples first.
@@ -100,6 +104,11 @@ class Limits:
             return self.kl_cap_nats
         mean = limit.bound if limit.quantity == "kl" else self.kl_nats
         return CAP_PER_LIMIT * (mean or 0.0) or 1.0
+
+
+def is_time(column: str) -> bool:
+    """Whether a column of a measurement is a time."""
+    return "latency" in column
 
 
 def _present(

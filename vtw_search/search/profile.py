@@ -15,7 +15,8 @@ from profilers.environment import read_machine
 from profilers.memory import kv_cache_bytes
 from profilers.prefill import PrefillMacs
 from profilers.stopwatch import Call, Work, stopwatch_of
-from profilers.timing import Compared, ProtocolSettings, compare
+from profilers.timing import Compared, ProtocolSettings, UnsteadyClockError, compare
+from profilers.watch import watched
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.tasks import Sample
 from vtw_search.operators import find_operator
@@ -24,6 +25,19 @@ from vtw_search.profiling.schedule import scorer_macs, scorer_shape, tokens_per_
 from vtw_search.runtime import apply_policy
 from vtw_search.search.macs import MacsCounter
 from vtw_search.tokens import Grid, TokenLayout
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of a policy's prefill, in turn with those of keep-all.
+
+    Attributes:
+        compared: the times; None where none could be taken, as `problems` says.
+        problems: why they should not be relied upon, or why there are none; empty if nothing speaks against them.
+    """
+
+    compared: Compared | None
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,7 @@ class Profile:
         macs_of_samples: total of every sample, where scores decide; else of the one.
         cache_of_samples: bytes of the key-value cache after the prefill, of the same samples.
         reference_cache: the same of keep-all on the one.
-        timing: interleaved with the reference, or None when time was not asked for.
+        timing: None when time was not asked for.
     """
 
     prompt_tokens: int
@@ -45,7 +59,7 @@ class Profile:
     macs_of_samples: tuple[int, ...]
     cache_of_samples: tuple[int, ...]
     reference_cache: int
-    timing: Compared | None
+    timing: Timing | None
 
 
 def profile_identity(repeats: int, device: torch.device) -> dict[str, Any]:
@@ -75,16 +89,20 @@ def profile_columns(profile: Profile, reference_macs: int) -> dict[str, Any]:
         "cache_bytes": round(statistics.fmean(profile.cache_of_samples)),
         "cache_ratio": statistics.fmean(profile.cache_of_samples) / profile.reference_cache,
     }
-    if timing is None:
-        return columns
-    return columns | {
-        "latency_ms": timing.candidate.p50_ms,
-        "reference_latency_ms": timing.reference.p50_ms,
-        "latency_ratio": timing.ratio.value,
-        "latency_ratio_low": timing.ratio.low,
-        "latency_ratio_high": timing.ratio.high,
-        "latency_repeats": len(timing.candidate.values_ms),
-        "latency_problems": "; ".join(timing.problems) or None,
+    return columns if timing is None else columns | _time_columns(timing)
+
+
+def _time_columns(timing: Timing) -> dict[str, Any]:
+    problems, compared = {"latency_problems": "; ".join(timing.problems) or None}, timing.compared
+    if compared is None:
+        return problems
+    return problems | {
+        "latency_ms": compared.candidate.p50_ms,
+        "reference_latency_ms": compared.reference.p50_ms,
+        "latency_ratio": compared.ratio.value,
+        "latency_ratio_low": compared.ratio.low,
+        "latency_ratio_high": compared.ratio.high,
+        "latency_repeats": len(compared.candidate.values_ms),
     }
 
 
@@ -101,7 +119,7 @@ class Profiler:
         self.layout = TokenLayout(visual, torch.zeros_like(visual))
         self.shape = scorer_shape(loaded.adapter, loaded.model, visual)
         self._counter = MacsCounter(loaded, self.inputs)
-        self._timings: dict[tuple[Any, ...], Compared] = {}
+        self._timings: dict[tuple[Any, ...], Timing] = {}
 
     def profile(self, policy: Policy, counts: Sequence[Sequence[int]] = (), *, timed: bool = True) -> Profile:
         """Count a policy's macs and, if that is wanted and repeats were asked for, time it against keep-all.
@@ -147,17 +165,22 @@ class Profiler:
             return []
         return self.loaded.adapter.grids(self.loaded.model, self.inputs, int(self.layout.visual.sum()))
 
-    def _timing(self, policy: Policy, left: Sequence[int] | None) -> Compared:
+    def _timing(self, policy: Policy, left: Sequence[int] | None) -> Timing:
         scorers = [stage.scorer for stage in policy.stages if stage.scorer is not None]
         schedule = (tuple(self.tokens_per_layer(policy, left)), *scorers)
         if schedule not in self._timings:
             self._timings[schedule] = self._time(policy)
         return self._timings[schedule]
 
-    def _time(self, policy: Policy) -> Compared:
+    def _time(self, policy: Policy) -> Timing:
         reference, candidate = (self._prefill(each) for each in (Policy.keep_all(), policy))
-        settings = ProtocolSettings(self.repeats, min_seconds=0.0)
-        return compare(reference, {"candidate": candidate}, stopwatch_of(self.loaded.device), settings)["candidate"]
+        device, settings = self.loaded.device, ProtocolSettings(self.repeats, min_seconds=0.0)
+        try:
+            with watched(device) as machine:
+                compared = compare(reference, {"candidate": candidate}, stopwatch_of(device), settings)["candidate"]
+        except UnsteadyClockError as error:
+            return Timing(None, (f"not timed: {error}",))
+        return Timing(compared, (*machine.problems, *compared.problems))
 
     def _prefill(self, policy: Policy) -> Work:
         """Return the prefill of the sample; placing the policy on the model is no part of what is timed."""

@@ -205,5 +205,7 @@ def tell(study: optuna.Study, trial: optuna.Trial, row: Row | None, *, skip_if_f
         trial.set_constraint(judgement.limit, judgement.excess)
     if row.measurement.stopped is not None:
         trial.set_constraint("raced_out", 1.0)
+    if row.untimed is not None:
+        trial.set_constraint("untimed", 1.0)
     values = [float(row.measurement.accuracy or 0.0), float(row.measurement.macs or 0)]
     study.tell(trial, values, skip_if_finished=skip_if_finished)

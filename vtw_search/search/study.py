@@ -197,7 +197,8 @@ class Study:
         for row in counted:
             if row.complete and (self.settings.time_all or row.policy.digest() in wanted):
                 row = self._profiled(row, reference_macs, counts[row.policy], timed=True)
-            store.add_measurement(row)
+            if row != known.get(row.policy.digest()):  # times that could not be taken are asked for once more
+                store.add_measurement(row)
             self.progress.advance()
 
     def _row(self, policy: Policy, groups: Mapping[str, pd.DataFrame], stopped: str | None) -> Measurement:

@@ -21,7 +21,7 @@ def record_trials(
 ) -> optuna.Study:
     """Store rows as trials of a study named after task, limits and identity; rows that are there are not added again.
 
-    What was stopped early is a pruned trial; if it is measured completely later, that is another one.
+    What was stopped early, or lacks a time that is needed, is a pruned trial; measured completely later, it is another.
 
     A study belongs to one set of limits, because trials carry their constraints; other limits make another study from
     the same rows. Values are accuracy (to maximize) and macs (to minimize).
@@ -45,22 +45,24 @@ def record_trials(
     }
     highest = max(row.measurement.layer for row in rows)
     for row in rows:
-        if (row.measurement.policy.digest(), row.measurement.stopped is not None) not in known:
+        if (row.measurement.policy.digest(), _is_pruned(row)) not in known:
             study.add_trial(_trial(row, IntDistribution(0, highest)))
     return study
 
 
 def _trial(row: Row, layers: IntDistribution) -> FrozenTrial:
-    measurement = row.measurement
-    state = (
-        TrialState.FAIL if measurement.failure else TrialState.PRUNED if measurement.stopped else TrialState.COMPLETE
-    )
+    measurement, pruned = row.measurement, _is_pruned(row)
+    state = TrialState.FAIL if measurement.failure else TrialState.PRUNED if pruned else TrialState.COMPLETE
     numbers = measurement.model_dump(exclude={"policy", "task", "layer"}, exclude_none=True)
     return create_trial(
         state=state,
-        values=[measurement.accuracy, measurement.macs] if measurement.complete else None,  # type: ignore[list-item]
+        values=[measurement.accuracy, measurement.macs] if state == TrialState.COMPLETE else None,  # type: ignore[list-item]
         params={"layer": measurement.layer},
         distributions={"layer": layers},
         user_attrs={"policy": measurement.policy.digest(), "label": measurement.policy.label(), **numbers},
         constraints={judgement.limit: judgement.excess for judgement in row.judgements},
     )
+
+
+def _is_pruned(row: Row) -> bool:
+    return row.measurement.stopped is not None or row.untimed is not None
