@@ -14,8 +14,8 @@ from transformers.cache_utils import DynamicLayer
 from experiments.model_coverage.families import find
 from experiments.model_coverage.probes import family_probes
 from vtw_search.adapters import Adapter, LayerCache, layer_caches
-from vtw_search.adapters.base import IMAGE, VIDEO
 from vtw_search.adapters.glm4v import Glm4vAdapter
+from vtw_search.adapters.parts import IMAGE, VIDEO
 from vtw_search.conformance import Report, cache_size, check_model
 from vtw_search.conformance.bench import WORDS
 from vtw_search.runtime import apply, removal, stages

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from vtw_search.adapters.base import Adapter, LayerArguments, VisionTower
+from vtw_search.adapters.base import Adapter
 from vtw_search.adapters.ernie4_5_vl_moe import Ernie4_5VLMoeAdapter
 from vtw_search.adapters.gemma3 import Gemma3Adapter
 from vtw_search.adapters.gemma3n import Gemma3nAdapter
@@ -24,6 +24,7 @@ from vtw_search.adapters.mistral3 import Mistral3Adapter
 from vtw_search.adapters.molmo2 import Molmo2Adapter
 from vtw_search.adapters.muse_glimmer import MuseGlimmerAdapter
 from vtw_search.adapters.paligemma import PaliGemmaAdapter
+from vtw_search.adapters.parts import LayerArguments, VisionTower
 from vtw_search.adapters.qwen2_vl import Qwen2_5_VLAdapter, Qwen2VLAdapter
 from vtw_search.adapters.qwen3_vl import Qwen3VLAdapter
 from vtw_search.adapters.shieldgemma2 import ShieldGemma2Adapter

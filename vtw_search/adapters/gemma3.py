@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from profilers.shapes import Projection, ProjectorShape
-from vtw_search.adapters.base import IMAGE, Adapter, VisionTower
+from vtw_search.adapters.base import Adapter
+from vtw_search.adapters.parts import IMAGE, VisionTower
 from vtw_search.adapters.patches import patch_grid, siglip_tower
 from vtw_search.tokens import Grid
 

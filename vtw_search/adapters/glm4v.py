@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vtw_search.adapters.base import IMAGE, VIDEO, Modality
 from vtw_search.adapters.generic import GenericAdapter
+from vtw_search.adapters.parts import IMAGE, VIDEO, Modality
 
 
 class Glm4vAdapter(GenericAdapter):

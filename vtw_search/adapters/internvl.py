@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from vtw_search.adapters.base import IMAGE, Adapter, VisionTower
+from vtw_search.adapters.base import Adapter
+from vtw_search.adapters.parts import IMAGE, VisionTower
 from vtw_search.tokens import Grid
 
 

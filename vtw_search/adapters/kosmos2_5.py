@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vtw_search.adapters.base import Modality
 from vtw_search.adapters.generic import GenericAdapter
+from vtw_search.adapters.parts import Modality
 
 
 class Kosmos2_5Adapter(GenericAdapter):  # noqa: N801 - the family's own name

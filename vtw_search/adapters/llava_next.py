@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vtw_search.adapters.base import IMAGE, Adapter
+from vtw_search.adapters.base import Adapter
+from vtw_search.adapters.parts import IMAGE
 from vtw_search.adapters.tiles import TiledImages
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from vtw_search.adapters.base import VisionTower
+from vtw_search.adapters.parts import VisionTower
 from vtw_search.tokens import Grid
 
 

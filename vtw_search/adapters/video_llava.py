@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from vtw_search.adapters.base import IMAGE, VIDEO, Adapter, Modality, VisionTower
+from vtw_search.adapters.base import Adapter
+from vtw_search.adapters.parts import IMAGE, VIDEO, Modality, VisionTower
 from vtw_search.adapters.patches import clip_tower
 
 

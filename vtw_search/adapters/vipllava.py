@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from vtw_search.adapters.base import IMAGE, Adapter, VisionTower
+from vtw_search.adapters.base import Adapter
+from vtw_search.adapters.parts import IMAGE, VisionTower
 from vtw_search.adapters.patches import clip_tower, patch_grid
 from vtw_search.tokens import Grid
 

@@ -28,8 +28,9 @@ from vtw_search.runtime.caches import (
 from vtw_search.runtime.calls import check_call, check_mark, check_mark_fits, shape_of
 from vtw_search.runtime.capture import argument_names, by_name
 from vtw_search.runtime.forward import Forward
-from vtw_search.runtime.slicing import crop_mask, gather_tokens, map_tensors, tensors_in
+from vtw_search.runtime.slicing import crop_mask, gather_all, tensors_in
 from vtw_search.runtime.stages import Insight, Present, ReadyStage
+from vtw_search.runtime.uncached import Uncached
 from vtw_search.runtime.vision import TowerReader
 from vtw_search.scorers import VisionNeeds
 from vtw_search.tokens import Grid, everything
@@ -42,28 +43,8 @@ class _PerThread(threading.local):
         self.forward: Forward | None = None
         self.visual: torch.Tensor | None = None
         self.tower = TowerReader()
-        self.uncached = _Uncached()
+        self.uncached = Uncached()
         self.left: tuple[torch.Tensor, ...] = ()
-
-
-class _Uncached:
-    """Tells generated tokens from the prompt where generate runs without a cache and repeats the whole sequence.
-
-    What stays is chosen from the prompt alone, so that it is the same at every step.
-    """
-
-    def __init__(self) -> None:
-        self.ids: torch.Tensor | None = None
-        self.prompt = 0
-
-    def prompt_length(self, ids: torch.Tensor | None, length: int) -> int:
-        """Return how many of the tokens are the prompt: a call that only adds one token goes on with the last."""
-        before, self.ids = self.ids, ids
-        goes_on = (
-            ids is not None and before is not None and ids.shape == (before.shape[0], before.shape[1] + 1)
-        ) and torch.equal(ids[:, :-1], before)
-        self.prompt = self.prompt if goes_on else length
-        return self.prompt
 
 
 class TokenRemoval:
@@ -242,7 +223,7 @@ class TokenRemoval:
             for name, dim in self.arguments.tokens.items():
                 if named.get(name) is not None:
                     columns = present.places if name in self.arguments.positions else present.columns
-                    gather = partial(_gather_all, index=columns[:, -length:], length=forward.queries, dim=dim)
+                    gather = partial(gather_all, index=columns[:, -length:], length=forward.queries, dim=dim)
                     named[name] = _once(forward, (name, level, length), named[name], gather)
         mask, store = named.get(self.arguments.mask), named.get(self.arguments.cache)
         past = self._visible_past(forward, store, number)
@@ -293,10 +274,3 @@ def _once(forward: Forward, key: tuple[Any, ...], value: Any, cut: Callable[[Any
         # The value itself is kept as well, so that its id cannot be given to another object.
         forward.cut[place] = (value, cut(value))
     return forward.cut[place][1]
-
-
-def _gather_all(value: Any, index: torch.Tensor, length: int, dim: int) -> Any:
-    """Take tokens of every tensor that has all `length` of them; one that the model has cut already stays."""
-    return map_tensors(
-        value, lambda tensor: gather_tokens(tensor, index, dim) if tensor.shape[dim] == length else tensor
-    )

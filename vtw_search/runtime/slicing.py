@@ -34,6 +34,13 @@ def gather_tokens(value: torch.Tensor, index: torch.Tensor, dim: int) -> torch.T
     return value.expand(shape).gather(value.ndim + dim, index.to(value.device).view(shape_of_index).expand(target))
 
 
+def gather_all(value: Any, index: torch.Tensor, length: int, dim: int) -> Any:
+    """Gather in every tensor of `value` that has all `length` tokens; one that the model has cut already stays."""
+    return map_tensors(
+        value, lambda tensor: gather_tokens(tensor, index, dim) if tensor.shape[dim] == length else tensor
+    )
+
+
 def map_tensors(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     """Apply `function` to every tensor of nested tuples, lists and dictionaries; everything else stays."""
     if isinstance(value, torch.Tensor):
