@@ -108,3 +108,19 @@ def test_workers_and_storages_are_no_part_of_a_search() -> None:
         load_config("search=mine", "sweep=s", "worker=1").search_name
         == load_config("search=mine", "sweep=s").search_name
     )
+
+
+def test_a_value_of_a_slice_can_be_limited_on_the_command_line() -> None:
+    """`name=value` is what files say; a shell and Hydra take `name.value`."""
+    config = load_config(
+        "+limits.slices.digits.accuracy_drop=0.1", "+limits.slices.digits.4.accuracy_drop=0.2",
+        "+limits.slices.downsampling_fails.yes.kl_nats=0.3", "+limits.per_task.digits_read.slices.digits.2.kl_nats=0.4",
+    )  # fmt: skip
+    assert config.limits.slices == {
+        "digits": {"accuracy_drop": 0.1}, "digits=4": {"accuracy_drop": 0.2},
+        "downsampling_fails=yes": {"kl_nats": 0.3},
+    }  # fmt: skip
+    assert config.limits.per_task["digits_read"].slices == {"digits=2": {"kl_nats": 0.4}}
+    assert type(config).model_validate(config.model_dump(mode="json")) == config
+    with pytest.raises(ConfigError, match=r"limits.slices.digits=4.macs"):
+        load_config("+limits.slices.digits.4.macs=0.2")

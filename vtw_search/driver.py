@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from vtw_search.exploration import explored_alone, noise_of, racing_of
+from vtw_search.exploration import explored_alone, measure_slices, noise_of, racing_of
 from vtw_search.policies import Policy, PolicySet, save_policy
 from vtw_search.preparation import Prepared, limits_of, make_tracker, prepare, search_folder
 from vtw_search.progress import WorkProgress
@@ -23,10 +23,12 @@ from vtw_search.search.baselines import baselines_text, measured_baselines
 from vtw_search.search.examination import Examination
 from vtw_search.search.export import policy_set, save_shared
 from vtw_search.search.ledger import HoldoutLedger
+from vtw_search.search.noise import noise_warning
 from vtw_search.search.objective import objective_of
 from vtw_search.search.saving import saving
 from vtw_search.search.sharing import Member, share
-from vtw_search.search.study import SEARCH_SPLITS, Study
+from vtw_search.search.study import Study
+from vtw_search.search.study_settings import SEARCH_SPLITS
 from vtw_search.search.trials import record_trials
 from vtw_search.settings import SearchConfig
 from vtw_search.transfer import Sharing
@@ -107,6 +109,8 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
     name, limits = study.settings.task, limits_of(config, study.settings.task)
     examination = Examination(study, HoldoutLedger(Path(config.runs)), config.search_name)
     noise = noise_of(config, study, limits)
+    floor = noise.floor()
+    measure_slices(study, limits)
     racing = racing_of(prepared, study, limits)
     candidates = candidates or explored_alone(config, study, prepared.space, limits, racing)
     found = study.measure(candidates, racing)
@@ -117,11 +121,12 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
     confirmation = examination.confirm(answer.rows, limits)
     answer = answer if confirmation is None else confirmed(answer, confirmation)
     require_affordable(name, answer, limits)
-    holdout = examination.holdout(answer.chosen.measurement)
+    holdout = examination.holdout(answer.chosen, limits)
     if "failure" in holdout:
         answer = keep_all_instead(answer, f"failed on the holdout: {holdout['failure']}")
         require_affordable(name, answer, limits)
-        holdout = examination.holdout(answer.chosen.measurement)
+        holdout = examination.holdout(answer.chosen, limits)
+    policy_noise = noise.of_policy(answer.chosen.measurement.policy)
     baselines = measured_baselines(study, answer.chosen, limits)
     records = folder / "records" / name
     rows = [row.measurement for row in answer.rows]
@@ -132,12 +137,13 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
         rows=answer.rows,
         limits=limits.as_dict(),
         chosen=answer.chosen,
-        verdict=answer.verdict + baselines_text(answer.chosen, baselines),
+        verdict=answer.verdict + baselines_text(answer.chosen, baselines) + noise_warning(limits, policy_noise),
         holdout=holdout,
         identity=study.identity(SEARCH_SPLITS),
         records=str(records),
         confirmation=confirmation,
-        noise=noise,
+        noise=floor,
+        policy_noise=policy_noise,
         baselines=baselines,
         racing=None if racing is None else saving(study, rows, found.samples, racing),
     )
@@ -151,6 +157,6 @@ def _records_of(study: Study, found: Measured, answer: Answer, baselines: Sequen
     """
     extra = {baseline.row.measurement.policy.digest() for baseline in baselines}
     own = {row.measurement.policy.digest() for row in answer.rows} - extra
-    every = study.store(SEARCH_SPLITS).samples()
+    every = study.samples(SEARCH_SPLITS)
     parts = [found.samples[found.samples["policy"].isin(own)], every[every["policy"].isin(extra)]]
     return pd.concat(parts).sort_values(KEY, ignore_index=True)

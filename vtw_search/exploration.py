@@ -5,18 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from vtw_search.evaluation.tasks import Sample
 from vtw_search.policies import Policy
 from vtw_search.preparation import Prepared, load
 from vtw_search.results import Row
 from vtw_search.search.answer import judged_rows
 from vtw_search.search.limits import Limits
-from vtw_search.search.noise import noise_floor
+from vtw_search.search.noise import NoiseQuestion
 from vtw_search.search.racing import Racing
-from vtw_search.search.reach import slices_in
+from vtw_search.search.reach import check_reach, check_slices, reach
 from vtw_search.search.sampling import DEFAULT_SAMPLER, SamplerSettings, explore
+from vtw_search.search.slices import slices_in
 from vtw_search.search.space import Space, candidates_of
-from vtw_search.search.study import SEARCH_SPLITS, Study
+from vtw_search.search.study import Study
+from vtw_search.search.study_settings import CONFIRMATION, SEARCH_SPLITS
 from vtw_search.settings import SearchConfig
+
+
+def measure_slices(study: Study, limits: Limits) -> None:
+    """Measure what limited slices depend on, and check these limits as the others were before anything ran.
+
+    Raises:
+        ConfigError: a limit on a measured slice has no sample to be judged by, or too few to be tested on.
+    """
+    if study.settings.pooled is None:
+        return
+    found: dict[str, list[Sample]] = {}
+    for splits in (SEARCH_SPLITS,) if limits.confidence is None else (SEARCH_SPLITS, CONFIRMATION):
+        study.measure_slices(splits)
+        found |= {split: study.sliced(splits, split) for split in splits}
+    check_slices(study.settings.task, limits, found)
+    if limits.confidence is not None:
+        check_reach({study.settings.task: reach(limits, found["confirmation"], limits.confidence)}, limits.confidence)
 
 
 def racing_of(prepared: Prepared, study: Study, limits: Limits) -> Racing | None:
@@ -24,7 +44,7 @@ def racing_of(prepared: Prepared, study: Study, limits: Limits) -> Racing | None
     config = prepared.config
     if config.racing.above is None or prepared.space.size <= config.racing.above:
         return None
-    samples = [sample for split in SEARCH_SPLITS for sample in study.splits[split]]
+    samples = [sample for split in SEARCH_SPLITS for sample in study.sliced(SEARCH_SPLITS, split)]
     return Racing(limits, config.racing.confidence, tuple(slices_in(samples)))
 
 
@@ -53,6 +73,6 @@ def judged(study: Study, limits: Limits, racing: Racing | None, policies: Sequen
     return judged_rows(study.measure(wanted, racing), wanted, limits)
 
 
-def noise_of(config: SearchConfig, study: Study, limits: Limits) -> dict[str, dict[str, float]]:
-    """Return the noise floor of a study; ConfigError if a limit is below it."""
-    return noise_floor(study, limits, config.noise.samples, config.noise.variations, partial(load, config))
+def noise_of(config: SearchConfig, study: Study, limits: Limits) -> NoiseQuestion:
+    """Return what is to be asked of a study's noise."""
+    return NoiseQuestion(study, limits, config.noise.samples, config.noise.variations, partial(load, config))

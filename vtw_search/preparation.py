@@ -14,16 +14,18 @@ from vtw_search.errors import ConfigError
 from vtw_search.evaluation.certify import Certifiable
 from vtw_search.evaluation.model import LoadedModel, load_model
 from vtw_search.evaluation.splits import SPLITS, Splits, counts_text, make_splits
-from vtw_search.evaluation.tasks import load_pools
+from vtw_search.evaluation.tasks import DOWNSAMPLING_FAILS, load_pools
 from vtw_search.files import write_text_atomically
-from vtw_search.policies import Certificate
+from vtw_search.policies import Certificate, Policy
 from vtw_search.progress import WorkProgress
 from vtw_search.search.certificate import model_certificate
 from vtw_search.search.limits import Limits, limits_for_task
-from vtw_search.search.reach import check_cap, check_names, check_reach, reach, reach_text
+from vtw_search.search.reach import check_cap, check_names, check_reach, check_slices, judging, reach, reach_text
+from vtw_search.search.slices import pooled_grid
 from vtw_search.search.space import Space, make_space
 from vtw_search.search.storage import Storage, make_storage
-from vtw_search.search.study import Study, StudySettings
+from vtw_search.search.study import Study
+from vtw_search.search.study_settings import StudySettings
 from vtw_search.settings import SearchConfig, TaskSettings
 from vtw_search.tracking import MlflowTracker, NoTracker, Tracker, TrackingSettings, redact
 
@@ -53,11 +55,11 @@ class Prepared:
 
     def study(self, name: str, progress: WorkProgress) -> Study:
         """Return the study of a task."""
-        return Study(self.loaded, self.splits[name], _study_settings(self.config, name), progress)
+        return Study(self.loaded, self.splits[name], _study_settings(self.config, name, self.loaded), progress)
 
     def say(self, text: str) -> None:
         """Print a sentence."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False)
 
 
 def search_folder(config: SearchConfig) -> Path:
@@ -73,7 +75,9 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
     _say_what_is_certifiable(config, splits, console)
     loaded = load(config)
     space = _space(config, loaded)
-    # An error of the tracker's settings is told before anything is written.
+    # What the model cannot do for a slice, and an error of the tracker's settings, is told before anything is written.
+    for name in splits:
+        _pooled(config, name, loaded)
     make_tracker(config, folder, console)
     _save_config(config, folder)
     certificate = model_certificate(loaded, folder, lambda text: console.print(text, highlight=False))
@@ -81,7 +85,12 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
     return Prepared(config, console, splits, loaded, space, certificate, _opened_storage(config, folder, console))
 
 
-def _study_settings(config: SearchConfig, name: str) -> StudySettings:
+def _pooled(config: SearchConfig, name: str, loaded: LoadedModel) -> Policy | None:
+    """Return the policy that a limited slice is measured with, if any; ConfigError if the model cannot run it."""
+    return pooled_grid(loaded.facts) if limits_of(config, name).limits_slice(DOWNSAMPLING_FAILS) else None
+
+
+def _study_settings(config: SearchConfig, name: str, loaded: LoadedModel) -> StudySettings:
     return StudySettings(
         task=name,
         max_new_tokens=config.named_tasks[name].max_new_tokens,
@@ -90,6 +99,7 @@ def _study_settings(config: SearchConfig, name: str) -> StudySettings:
         store=Path(config.runs) / "_records",
         timeout_s=config.timeout_s,
         time_all=config.profile.repeats > 0 and limits_of(config, name).need_time,
+        pooled=_pooled(config, name, loaded),
     )
 
 
@@ -129,19 +139,26 @@ def limits_of(config: SearchConfig, name: str) -> Limits:
 
 
 def _say_what_is_certifiable(config: SearchConfig, splits: Mapping[str, Splits], console: Console) -> None:
-    """Print what the confirmation split can certify; ConfigError if an asked limit is beyond that."""
+    """Print what the confirmation split can certify; ConfigError if an asked limit is beyond that, or beyond judging.
+
+    A limit on a slice that is measured has to wait until it is.
+    """
     found: dict[str, list[Certifiable]] = {}
     for name, split in splits.items():
         limits = limits_of(config, name)
-        check_names(limits, split["selection"], timed=config.profile.repeats > 0)
+        every = [sample for each in SPLITS for sample in split[each]]
+        check_names(limits, every, timed=config.profile.repeats > 0)
         if limits.confidence is not None:
             check_cap(name, limits)
-            others = [sample for each in SPLITS if each != "confirmation" for sample in split[each]]
-            found[name] = reach(limits, split["confirmation"], limits.confidence, others)
+            known = limits.without_slice(DOWNSAMPLING_FAILS)
+            found[name] = reach(known, split["confirmation"], limits.confidence, every)
     if found:
         level = config.limits.confidence or 0.0
         check_reach(found, level)
-        console.print(reach_text(found, level), highlight=False)
+        console.print(reach_text(found, level), highlight=False, markup=False)
+    for name, split in splits.items():
+        limits = limits_of(config, name)
+        check_slices(name, limits.without_slice(DOWNSAMPLING_FAILS), {each: split[each] for each in judging(limits)})
 
 
 def make_tracker(config: SearchConfig, folder: Path, console: Console) -> Tracker:

@@ -62,4 +62,4 @@ class WorkProgress:
 
     def note(self, text: str) -> None:
         """Say something once, above the bar."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False)

@@ -235,6 +235,7 @@ class StudyResult:
         confirmation: the tests of the finalists; None if the limits ask for no confidence.
         baselines: what the chosen policy has to beat; empty for keep-all.
         noise: per variation of the run (dtype, attention, batch), the KL that it causes without any policy.
+        policy_noise: the same under the chosen policy; empty for keep-all.
         racing: what racing saved; None without it.
     """
 
@@ -248,5 +249,6 @@ class StudyResult:
     records: str
     confirmation: Confirmation | None = None
     noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    policy_noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     baselines: tuple[Baseline, ...] = ()
     racing: RacingResult | None = None

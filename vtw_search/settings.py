@@ -5,13 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-SliceLimits = dict[Literal["kl_nats", "accuracy_drop"], Bound]
+SliceBound = Literal["kl_nats", "accuracy_drop"]
+
+
+def _by_value(slices: Any) -> Any:
+    """Take `{digits: {4: {kl_nats: 0.1}}}` for `{digits=4: {kl_nats: 0.1}}`, which a shell and Hydra would not take."""
+    if not isinstance(slices, Mapping):
+        return slices
+    found: dict[Any, Any] = {}
+    for name, content in slices.items():
+        values = {key: each for key, each in content.items() if isinstance(each, Mapping)} if content else {}
+        found |= {f"{name}={value}": bounds for value, bounds in values.items()}
+        if len(values) < len(content) or not values:
+            found[name] = {key: each for key, each in content.items() if key not in values}
+    return found
+
+
+SliceLimits = Annotated[dict[str, dict[SliceBound, Bound]], BeforeValidator(_by_value)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 # An interval on a ratio of times needs three rounds.
 Repeats = Literal[0] | Annotated[int, Field(ge=3)]
@@ -59,7 +76,7 @@ class TaskOverrides(Group):
     kl_tail: Share | None = None
     accuracy_drop: Bound | None = None
     first_layer: Count | None = None
-    slices: dict[str, SliceLimits] = {}
+    slices: SliceLimits = {}
     at_most: dict[str, Bound] = {}
 
 
@@ -74,7 +91,7 @@ class LimitSettings(Group):
     kl_tail: Share | None = 0.05
     accuracy_drop: Bound | Literal["task"] | None = "task"
     first_layer: Count | None = None
-    slices: dict[str, SliceLimits] = {}
+    slices: SliceLimits = {}
     at_most: dict[str, Bound] = {}
     prefer: list[str] = ["macs"]
     weights: dict[str, float] = {}

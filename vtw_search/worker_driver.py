@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from vtw_search.driver import SearchResult, finish_search
-from vtw_search.exploration import judged, noise_of, racing_of, sampler_settings
+from vtw_search.exploration import judged, measure_slices, noise_of, racing_of, sampler_settings
 from vtw_search.files import write_text_atomically
 from vtw_search.policies import Policy
 from vtw_search.preparation import Prepared, limits_of, prepare, search_folder
@@ -26,7 +26,8 @@ from vtw_search.search.leases import LeaseHolder
 from vtw_search.search.limits import Limits
 from vtw_search.search.sampling import SamplerSettings
 from vtw_search.search.space import candidates_of
-from vtw_search.search.study import SEARCH_SPLITS, Study
+from vtw_search.search.study import Study
+from vtw_search.search.study_settings import SEARCH_SPLITS
 from vtw_search.search.team import Team
 from vtw_search.search.together import explore_together
 from vtw_search.settings import SearchConfig
@@ -68,7 +69,8 @@ def _share(prepared: Prepared, study: Study, team: Team) -> list[Policy]:
     config, task = prepared.config, study.settings.task
     limits = limits_of(config, task)
     with team.turn(f"noise {task}"):
-        noise_of(config, study, limits)
+        noise_of(config, study, limits).floor()
+        measure_slices(study, limits)
     settings = sampler_settings(config, prepared.space, config.worker or 0)
     if settings is None:
         candidates = candidates_of(prepared.space)

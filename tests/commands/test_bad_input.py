@@ -171,3 +171,34 @@ def test_a_slice_that_could_not_be_tested_is_refused_before_anything_runs(split:
     splits[split] = (*samples, replace(samples[0], id="rare", slices={"digits": "9"}))
     with pytest.raises(ConfigError, match=r"digits_read: accuracy_drop\[digits=9\] <= 0.2 needs \d+; 0 images"):
         _say_what_is_certifiable(config, {"digits_read": Splits(splits)}, Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    "split,limit,lacks",
+    [("selection", "kl_nats", "calibration"), ("calibration", "accuracy_drop", "selection")],
+)
+def test_a_slice_that_could_not_be_judged_is_refused_before_anything_runs(split: str, limit: str, lacks: str) -> None:
+    config = load_config("task=digits_read", "limits.confidence=null", f"+limits.slices.digits.{limit}=0.2")
+    samples = tuple(Sample(str(n), (), "?", ("a",), "exact_match", str(n), {"digits": "2"}) for n in range(5))
+    splits = dict.fromkeys(SPLITS, samples)
+    _say_what_is_certifiable(config, {"digits_read": Splits(splits)}, Console(quiet=True))
+    splits[split] = (*samples, replace(samples[0], id="rare", slices={"digits": "9"}))
+    with pytest.raises(ConfigError, match=rf"slice of digits_read.*{limit}\[digits=9\] has none in {lacks}"):
+        _say_what_is_certifiable(config, {"digits_read": Splits(splits)}, Console(quiet=True))
+
+
+def test_what_can_be_certified_is_said_with_the_names_of_slices() -> None:
+    config = load_config(
+        "task=digits_read",
+        "limits.kl_nats=null",
+        "limits.accuracy_drop=0.1",
+        "+limits.slices.digits.accuracy_drop=0.2",
+        "+limits.slices.downsampling_fails.kl_nats=0.1",
+    )
+    samples = tuple(Sample(str(n), (), "?", ("a",), "exact_match", str(n), {"digits": "2"}) for n in range(60))
+    console = Console(record=True, width=200)
+    _say_what_is_certifiable(config, {"digits_read": Splits(dict.fromkeys(SPLITS, samples))}, console)
+    text = console.export_text()
+    assert "accuracy_drop[digits=2] down to" in text
+    # What is not measured yet is said when it is.
+    assert "downsampling_fails" not in text

@@ -16,8 +16,9 @@ from PIL import Image
 from vtw_search.engine import check_images
 from vtw_search.errors import TaskError, UnknownNameError
 from vtw_search.evaluation.splits import SPLITS, make_splits
-from vtw_search.evaluation.tasks import Sample, digits, easy_vqa, load_pools
+from vtw_search.evaluation.tasks import FileImage, Sample, digits, easy_vqa, load_pools
 from vtw_search.evaluation.tasks.jsonl import read_jsonl
+from vtw_search.evaluation.tasks.slices import derived_slices
 
 SIZES = {"calibration": 40, "selection": 40, "confirmation": 40, "holdout": 40}
 
@@ -99,7 +100,7 @@ def test_digits_show_the_answer_with_glyphs_of_their_own_pool(pool: str) -> None
         assert isinstance(image, digits.NumberImage)
         assert {place.glyph for place in image.placements} <= allowed
         assert digits.number_of(image) == each.answers[0]
-        assert image.open().size == (64, 64)
+        assert image.open().size == image.size() == (64, 64)
     assert [each.digest() for each in digits.load_pool(pool)] == [each.digest() for each in samples]
 
 
@@ -176,3 +177,54 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         check_images(samples)
     with pytest.raises(TaskError, match=r"none\.png"):
         read_jsonl(_jsonl(tmp_path, {**GOOD, "images": ["none.png"]}))
+
+
+@pytest.mark.parametrize(
+    "prompt,answer,side,expected",
+    [
+        ("What is this?", "cat", 64, ("what", "1", "small")),
+        ("  'Is' it red?", "dark red", 336, ("is", "2", "small")),
+        ("what's up", "a b c", 337, ("what's", "3_or_more", "medium")),
+        ("?!", "", 1024, ("other", "0", "medium")),
+        ("read", "one two three four", 1025, ("read", "3_or_more", "large")),
+    ],
+)
+def test_slices_of_the_content(prompt: str, answer: str, side: int, expected: tuple[str, ...]) -> None:
+    found = derived_slices(prompt, [answer, "another and longer answer"], side * side)
+    assert tuple(found[name] for name in ("question_type", "answer_words", "image_size")) == expected
+
+
+def test_sizes_are_read_from_the_header_of_all_images_together(tmp_path: Path) -> None:
+    for number in range(2):
+        Image.new("RGB", (300, 300)).save(tmp_path / f"{number}.png")
+        whole = (tmp_path / f"{number}.png").read_bytes()
+        (tmp_path / f"{number}.png").write_bytes(whole[:60])  # what follows the header cannot be decoded any more
+    images = tuple(FileImage(tmp_path / f"{number}.png") for number in range(2))
+    one, both = (Sample("1", used, "q", ("a",), "exact_match", "c") for used in (images[:1], images))
+    assert (one.all_slices["image_size"], both.all_slices["image_size"]) == ("small", "medium")
+    with pytest.raises(TaskError, match="an image must be readable"):
+        images[0].open()
+    with pytest.raises(TaskError, match="an image must be readable"):
+        FileImage(tmp_path / "none.png").size()
+
+
+def test_derived_slices_change_no_digest_and_give_way_to_the_tasks_own() -> None:
+    plain = sample(1, "a")
+    before = plain.digest()
+    assert plain.all_slices == {"question_type": "q", "answer_words": "1", "image_size": "small"}
+    assert plain.digest() == before
+    own = Sample("1", (), "q", ("a",), "exact_match", "a", {"question_type": "colour"})
+    assert own.all_slices["question_type"] == "colour"
+
+
+def test_a_slice_that_means_two_things_is_refused(tmp_path: Path) -> None:
+    _images(tmp_path, "a.png", "b.png")
+    second = {**GOOD, "id": "2", "images": ["b.png"]}
+    typed = {"slices": {"question_type": "colour"}}
+    path = _jsonl(tmp_path, {**GOOD, **typed}, {**second, **typed})
+    assert {each.all_slices["question_type"] for each in load_pools("jsonl", {"path": path})["all"]} == {"colour"}
+    with pytest.raises(TaskError, match=r"question_type is derived.*unless all samples bring it.*sample 2.*these 1"):
+        load_pools("jsonl", {"path": _jsonl(tmp_path, {**GOOD, **typed}, second)})
+    measured = {"slices": {"downsampling_fails": "yes"}}
+    with pytest.raises(TaskError, match=r"downsampling_fails is measured.*sample 2"):
+        load_pools("jsonl", {"path": _jsonl(tmp_path, GOOD, {**second, **measured})})

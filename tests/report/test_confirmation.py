@@ -12,7 +12,7 @@ from rich.console import Console
 from tests.report.studies import study
 from vtw_search.policies import Policy
 from vtw_search.report import confirmation_frame, front_page, show_studies, write_report
-from vtw_search.report.confirmation import confirmation_table, noise_text, title
+from vtw_search.report.confirmation import confirmation_table, noise_texts, title
 from vtw_search.results import Bounded, Confirmation, Finalist, StudyResult
 
 HOLDS = Bounded("accuracy_drop", 0.02, 0.0033, 0.0157, 300, "exact")
@@ -33,7 +33,7 @@ NOISE = {"dtype": {"mean_nats": 3.7e-5, "p95_nats": 1e-4, "max_nats": 7e-4}}
 def result() -> StudyResult:
     holdout = {
         "samples": 300, "accuracy": 0.95, "reference_accuracy": 0.96, "accuracy_drop": 0.01, "accuracy_drop_low": -0.01,
-        "accuracy_drop_high": 0.03, "accuracy_drop_gap": 0.007, "evaluations_of_this_holdout": 3,
+        "accuracy_drop_high": 0.03, "accuracy_drop_gap": 0.007, "evaluations_of_this_holdout": 3, "limits": {},
     }  # fmt: skip
     return replace(study(), confirmation=TESTED, noise=NOISE, holdout=holdout)
 
@@ -94,5 +94,30 @@ def test_the_terminal_ends_with_verdict_noise_and_holdout(result: StudyResult) -
     assert "drop 0.010 (-0.010 to 0.030), +0.007 on the drop that it was chosen by; look 3 at this holdout" in text
 
 
-def test_without_noise_there_is_no_line() -> None:
-    assert noise_text({}) == ""
+def test_noise_that_was_not_measured_has_no_line(result: StudyResult) -> None:
+    assert len(noise_texts(result)) == 1
+    assert noise_texts(replace(result, noise={})) == []
+
+
+def test_the_noise_of_the_chosen_policy_is_beside_the_floor(result: StudyResult) -> None:
+    both = replace(result, policy_noise={"batch": {"mean_nats": 2e-5, "p95_nats": 1e-4, "max_nats": 3e-4}})
+    assert noise_texts(both)[1] == "noise of the chosen policy's KL, mean in nats: batch 2e-05 (max 0.0003)"
+    page = front_page(both)
+    assert "<summary>Noise of the KL under the chosen policy</summary>" in page
+    assert "<dt>batch, max_nats</dt><dd>0.0003</dd>" in page
+    assert "under the chosen policy" not in front_page(result)
+
+
+def test_names_of_slices_are_no_markup_of_the_terminal(result: StudyResult) -> None:
+    console = Console(width=300, record=True)
+    limits = {
+        "accuracy_drop": {"value": 0.01, "low": -0.01, "high": 0.03, "gap": 0.007},
+        "kl_nats[digits=4]": {"value": 0.0021, "low": 0.001, "high": 0.004, "gap": -0.0003},
+    }
+    verdict = "withdraw@9: fine; withdraw@5 failed: accuracy_drop[digits=4] 0.1"
+    own = replace(result, verdict=verdict, holdout={**result.holdout, "limits": limits})
+    show_studies(console, [own], Path("runs/a/policy.json"))
+    text = console.export_text()
+    assert verdict in text
+    assert "chosen by; kl_nats[digits=4] 0.0021 (0.001 to 0.004), gap -0.0003; look 3" in text
+    assert "<dt>limits, kl_nats[digits=4], gap</dt><dd>-0.0003</dd>" in front_page(own)

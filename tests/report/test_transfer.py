@@ -74,7 +74,7 @@ def test_the_terminal_has_the_table_the_price_and_the_tests(sharing: Sharing) ->
     console = Console(width=100, record=True)
     holdout = {
         "samples": 300, "accuracy": 0.95, "reference_accuracy": 0.96, "accuracy_drop": 0.01, "accuracy_drop_low": -0.01,
-        "accuracy_drop_high": 0.03, "accuracy_drop_gap": 0.007, "evaluations_of_this_holdout": 3,
+        "accuracy_drop_high": 0.03, "accuracy_drop_gap": 0.007, "evaluations_of_this_holdout": 3, "limits": {},
     }  # fmt: skip
     show_studies(console, [replace(study(), holdout=holdout)], Path("runs/a/policy.json"), sharing)
     text = console.export_text()

@@ -21,7 +21,8 @@ from vtw_search.policies import Policy
 from vtw_search.records import Measurement, RecordStore, SampleRecord
 from vtw_search.scorers import SCORERS
 from vtw_search.search.profile import profile_identity
-from vtw_search.search.study import SEARCH_SPLITS, Study, StudySettings
+from vtw_search.search.study import Study
+from vtw_search.search.study_settings import SEARCH_SPLITS, StudySettings
 
 
 class Quiet:

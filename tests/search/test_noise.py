@@ -1,16 +1,27 @@
-"""The noise floor on the shipped model, and what it refuses."""
+"""Noise without a policy and under one, on the shipped model: its oracle, what it refuses and what it warns of."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from vtw_search.errors import ConfigError, EvidenceError
 from vtw_search.evaluation.model import LoadedModel, load_model
-from vtw_search.evaluation.tasks import load_pools
+from vtw_search.evaluation.splits import Splits
+from vtw_search.evaluation.tasks import Sample, load_pools
+from vtw_search.policies import Policy
+from vtw_search.recipes import find_recipe
+from vtw_search.runtime import apply_policy
 from vtw_search.search.limits import Limits
-from vtw_search.search.noise import check_noise, measure_noise, noise_summary
+from vtw_search.search.noise import NoiseQuestion, check_noise, noise_summary, noise_warning
+from vtw_search.search.study import Study
+from vtw_search.search.study_settings import StudySettings
+from vtw_search.search.variations import measure_noise
 
 LIMITS = Limits(0.01, "answer", "reference_candidate")
 
@@ -81,3 +92,98 @@ def test_the_summary_has_mean_tail_and_maximum() -> None:
     [row] = noise_summary(noise, LIMITS).values()
     assert row["mean_nats"] == pytest.approx(0.01)
     assert (row["max_nats"], row["cap_nats"], row["share_above_cap"]) == (0.2, pytest.approx(0.1), 0.05)
+
+
+def pruning(loaded: LoadedModel) -> Policy:
+    policy = find_recipe("fastv").policy(loaded.facts, {"layer": 3, "keep": 0.5})
+    assert policy is not None
+    return policy
+
+
+def run_alone(loaded: LoadedModel, sample: Sample, policy: Policy, answer: Sequence[int] | None) -> tuple[Any, Any]:
+    """Tokens and logits of one sample under a policy; along an answer, which constrained search writes, if given."""
+    inputs = loaded.adapter.encode(loaded.processor, [sample.prompt], [[image.open() for image in sample.images]])
+    length = inputs["input_ids"].shape[1]
+    forced = {} if answer is None else {"prefix_allowed_tokens_fn": lambda _, ids: [answer[len(ids) - length]]}
+    with torch.inference_mode(), apply_policy(loaded.model, policy):
+        output = loaded.model.generate(
+            **inputs, do_sample=False, max_new_tokens=len(answer or range(8)), output_logits=True,
+            return_dict_in_generate=True, **forced,
+        )  # fmt: skip
+    return output.sequences[0, length:].tolist(), torch.cat(output.logits).double().log_softmax(dim=-1)
+
+
+@pytest.mark.parametrize("kind", ["withdraw", "prune"])
+def test_the_noise_of_a_policy_is_what_two_runs_under_it_give(loaded: LoadedModel, kind: str) -> None:
+    policy = Policy.withdraw(6) if kind == "withdraw" else pruning(loaded)
+    samples = load_pools("digits_read", {})["calibration"][:3]
+    other = load_model("reference", device="cpu", dtype="bfloat16")
+    noise = measure_noise(loaded, samples, 8, 1, ["dtype"], lambda _: other, policy)["dtype"]
+    for number, sample in enumerate(samples):
+        answer, _ = run_alone(loaded, sample, Policy.keep_all(), None)
+        (_, own), (_, varied) = (run_alone(model, sample, policy, answer) for model in (loaded, other))
+        there, back = ((p.exp() * (p - q)).sum(dim=-1) for p, q in ((own, varied), (varied, own)))
+        by_hand = {
+            "kl_answer_nats": there.mean(), "kl_first_nats": there[0], "kl_answer_reverse_nats": back.mean(),
+            "kl_first_reverse_nats": back[0],
+        }  # fmt: skip
+        assert {name: values[number] for name, values in noise.items()} == pytest.approx(
+            {name: float(value) for name, value in by_hand.items()}, rel=1e-3, abs=1e-6
+        )
+
+
+def test_scores_that_decide_what_stays_do_not_depend_on_the_batch(loaded: LoadedModel) -> None:
+    samples = load_pools("digits_read", {})["calibration"][:7]
+    noise = measure_noise(loaded, samples, 8, 4, ["batch", "attention"], lambda _: loaded, pruning(loaded))
+    summary = noise_summary(noise, LIMITS)
+    assert summary["batch"]["max_nats"] < 1e-5
+    assert summary["attention"]["max_nats"] < 1e-5
+
+
+class Quiet:
+    def start(self, description: str, total: int, done: int = 0) -> None: ...
+
+    def advance(self, units: int = 1) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+def test_a_policy_is_measured_once_and_keep_all_not_at_all(loaded: LoadedModel, tmp_path: Path) -> None:
+    samples = load_pools("digits_read", {})["calibration"]
+    splits = Splits({"calibration": tuple(samples[:2]), "selection": tuple(samples[2:3])})
+    study, reloaded = Study(loaded, splits, StudySettings("t", 8, 10, 0, tmp_path), Quiet()), list[str]()
+
+    def reload(dtype: str) -> LoadedModel:
+        reloaded.append(dtype)
+        return load_model("reference", device="cpu", dtype=dtype)
+
+    question = NoiseQuestion(study, LIMITS, 32, ["dtype"], reload)
+    assert question.of_policy(Policy.keep_all()) == {}
+    assert reloaded == []
+    floor, found = question.floor(), question.of_policy(Policy.withdraw(6))
+    assert found["dtype"]["samples"] == 2
+    assert found != floor
+    assert (question.of_policy(Policy.withdraw(6)), question.floor()) == (found, floor)
+    assert question.of_policy(Policy.withdraw(7)) != found
+    assert len(reloaded) == 3
+    assert replace(question, count=0).of_policy(Policy.withdraw(6)) == {}
+
+
+def noisy(mean: float, share: float = 0.0) -> dict[str, dict[str, float]]:
+    quiet = {"mean_nats": 1e-7, "cap_nats": 0.1, "share_above_cap": 0.0}
+    return {"batch": quiet, "dtype": {**quiet, "mean_nats": mean, "share_above_cap": share}}
+
+
+def test_noise_above_a_limit_is_a_warning_in_plain_words() -> None:
+    assert noise_warning(LIMITS, {}) == ""
+    assert noise_warning(LIMITS, noisy(0.01)) == ""
+    assert noise_warning(replace(LIMITS, kl_nats=None), noisy(0.5)) == ""
+    assert noise_warning(LIMITS, noisy(0.02)) == (
+        "; WARNING: another dtype alone is 0.02 nats away on average, where 0.01 are allowed; the limits on KL are "
+        "about the search's own setting and do not cover such a run"
+    )
+    sliced = replace(LIMITS, slices={"digits": {"kl_nats": 0.001}})
+    assert "is 0.002 nats away on average, where 0.001 are allowed" in noise_warning(sliced, noisy(0.002))
+    tail = replace(LIMITS, kl_tail=0.05)
+    assert noise_warning(tail, noisy(0.001, share=0.05)) == ""
+    assert "over 0.1 nats away on 12% of the samples, where 5% are allowed" in noise_warning(tail, noisy(0.001, 0.12))

@@ -68,7 +68,7 @@ class Task:
         answer = choose([self.row(layer) for layer in (LAYERS, *layers)])
         result = StudyResult(self.name, answer.rows, {}, answer.chosen, answer.verdict, {}, {}, "records")
         study = SimpleNamespace(
-            measure=self.measure, store=lambda _: SimpleNamespace(samples=lambda: self.searched),
+            measure=self.measure, samples=lambda _: self.searched,
             measure_confirmation=lambda _: self.frame("confirmation", {**self.lost, **self.confirmed}),
             splits={"confirmation": [
                 Sample(str(n), (), "?", ("a",), "exact_match", f"{self.name}-{n}", {}) for n in range(self.count)
@@ -91,7 +91,8 @@ class Task:
         self.looked.append("test " + ", ".join(policy.label() for policy in policies))
         return 1
 
-    def holdout(self, measurement: Measurement) -> dict[str, Any]:
+    def holdout(self, row: Row, limits: Limits) -> dict[str, Any]:
+        measurement = row.measurement
         self.looked.append(f"holdout {measurement.policy.label()}")
         failure = {"failure": "out of memory"} if measurement.layer in self.broken_holdouts else {}
         return {"samples": self.count, "accuracy_drop": 0.0, "evaluations_of_this_holdout": 1, **failure}

@@ -19,7 +19,8 @@ def result() -> StudyResult:
     passed = Finalist(Policy.withdraw(6), (Bounded("kl_nats", 0.05, 0.01, 0.02, 300, "betting"),))
     failed = Finalist(Policy.withdraw(4), (Bounded("kl_nats", 0.05, 0.04, 0.06, 300, "betting"),))
     tested = Confirmation(0.95, 310, 300, 1, (passed, failed), ("withdraw@3",))
-    return replace(make_study(), confirmation=tested, noise={"dtype": {"mean_nats": 1e-5, "max_nats": 1e-4}})
+    noise, own = ({"dtype": {"mean_nats": mean, "max_nats": 1e-4}} for mean in (1e-5, 2e-5))
+    return replace(make_study(), confirmation=tested, noise=noise, policy_noise=own)
 
 
 def test_the_bounds_of_the_confirmed_policy_are_metrics(result: StudyResult) -> None:
@@ -29,6 +30,7 @@ def test_the_bounds_of_the_confirmed_policy_are_metrics(result: StudyResult) -> 
     assert metrics["confirmation.images"] == 300
     assert metrics["confirmation.confirmed"] == 1
     assert metrics["noise_floor.dtype.mean_nats"] == 1e-5
+    assert metrics["policy_noise.dtype.mean_nats"] == 2e-5
 
 
 def test_nothing_confirmed_is_a_zero_and_has_no_bounds(result: StudyResult) -> None:
@@ -50,7 +52,7 @@ def test_the_note_lists_the_finalists_in_order(result: StudyResult) -> None:
 def test_a_study_without_tests_shows_none(result: StudyResult) -> None:
     plain = make_study()
     content = study_content(LABEL, plain, 8, "FINISHED")
-    assert not [name for name in content.metrics if name.startswith(("confirmation", "noise"))]
+    assert not [name for name in content.metrics if name.startswith(("confirmation", "noise", "policy_noise"))]
     assert "tested with" not in content.tags["mlflow.note.content"]
 
 

@@ -1,4 +1,4 @@
-"""The tests of the finalists as tables, and the noise floor as a sentence."""
+"""The tests of the finalists as tables, and noise as sentences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from vtw_search.results import Bounded, Confirmation
+from vtw_search.results import Bounded, Confirmation, StudyResult
 
 _COLUMNS = ("finalist", "limit", "estimate", "at most", "bound", "images", "")
 
@@ -69,7 +69,11 @@ def tests_section(confirmation: Confirmation | None, heading: str) -> str:
     return f'<h2>{heading}</h2>\n<p class="note">{html.escape(title(confirmation))}</p>\n<div class="wide">{rows}</div>'
 
 
-def noise_text(noise: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the noise floor in one line; nothing if it was not measured."""
-    parts = [f"{name} {row['mean_nats']:.2g} (max {row['max_nats']:.2g})" for name, row in noise.items()]
-    return f"noise floor of the KL, mean in nats: {', '.join(parts)}" if parts else ""
+def noise_texts(result: StudyResult) -> list[str]:
+    """Return the noise floor and the noise of the chosen policy, one line each; none that was not measured."""
+    measured = {"noise floor of the KL": result.noise, "noise of the chosen policy's KL": result.policy_noise}
+    return [f"{name}, mean in nats: {_noise_text(noise)}" for name, noise in measured.items() if noise]
+
+
+def _noise_text(noise: Mapping[str, Mapping[str, float]]) -> str:
+    return ", ".join(f"{name} {row['mean_nats']:.2g} (max {row['max_nats']:.2g})" for name, row in noise.items())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
-from vtw_search.report.confirmation import confirmation_table, noise_text
+from vtw_search.report.confirmation import confirmation_table, noise_texts
 from vtw_search.report.tables import study_table
 from vtw_search.report.transfer import price_lines, transfer_table
 from vtw_search.results import Baseline, StudyResult
@@ -23,11 +24,12 @@ def show_studies(
         console.print(study_table(study))
         if study.confirmation is not None and study.confirmation.finalists:
             console.print(confirmation_table(study.confirmation))
-        console.print(f"[bold]{study.task}[/]: {study.verdict}", highlight=False)
+        # Names of limits have brackets, which are no markup.
+        console.print(f"[bold]{study.task}[/]: {escape(study.verdict)}", highlight=False)
         raced = "" if study.racing is None else study.racing.text
-        for line in (raced, noise_text(study.noise), *map(baseline_text, study.baselines), holdout_text(study)):
+        for line in (raced, *noise_texts(study), *map(baseline_text, study.baselines), holdout_text(study)):
             if line:
-                console.print(line, highlight=False)
+                console.print(line, highlight=False, markup=False)
     if sharing is not None:
         _show_sharing(console, sharing)
     report = policy_file.parent / "report"
@@ -39,9 +41,9 @@ def _show_sharing(console: Console, sharing: Sharing) -> None:
     console.print(transfer_table(sharing))
     if sharing.confirmation is not None and sharing.confirmation.finalists:
         console.print(confirmation_table(sharing.confirmation))
-    console.print(f"[bold]all tasks[/]: {sharing.verdict}", highlight=False)
+    console.print(f"[bold]all tasks[/]: {escape(sharing.verdict)}", highlight=False)
     for line in price_lines(sharing):
-        console.print(f"  {line}", highlight=False)
+        console.print(f"  {line}", highlight=False, markup=False)
 
 
 def baseline_text(baseline: Baseline) -> str:
@@ -58,5 +60,11 @@ def holdout_text(study: StudyResult) -> str:
     scores = f"accuracy {numbers['accuracy']:.3f} against {numbers['reference_accuracy']:.3f}"
     drop = f"drop {numbers['accuracy_drop']:.3f} ({low:.3f} to {high:.3f})"
     gap = f"{numbers['accuracy_drop_gap']:+.3f} on the drop that it was chosen by"
+    # The drop over all samples is said already.
+    others = [_limit_text(name, own) for name, own in numbers["limits"].items() if name != "accuracy_drop"]
     looks = f"look {numbers['evaluations_of_this_holdout']} at this holdout"
-    return f"holdout, {numbers['samples']} samples: {scores}, {drop}, {gap}; {looks}"
+    return "; ".join([f"holdout, {numbers['samples']} samples: {scores}, {drop}, {gap}", *others, looks])
+
+
+def _limit_text(name: str, own: Mapping[str, float]) -> str:
+    return f"{name} {own['value']:.2g} ({own['low']:.2g} to {own['high']:.2g}), gap {own['gap']:+.2g}"

@@ -52,8 +52,9 @@ def front_page(result: StudyResult, sharing: Sharing | None = None) -> str:
         sharing=sharing_section(sharing),
         limits=_settings("Limits", result.limits),
         racing=_settings("Racing", asdict(result.racing) if result.racing else {}),
-        noise=_settings("Noise floor of the KL, without any policy", _noise(result)),
-        holdout=_settings("Chosen policy on the holdout split", result.holdout),
+        noise=_settings("Noise floor of the KL, without any policy", _flat(result.noise)),
+        policy_noise=_settings("Noise of the KL under the chosen policy", _flat(result.policy_noise)),
+        holdout=_settings("Chosen policy on the holdout split", _flat(result.holdout)),
         identity=_settings("What identifies the measurements", result.identity),
     )
 
@@ -103,8 +104,12 @@ def _settings(title: str, settings: Mapping[str, Any]) -> str:
     return f"<details><summary>{title}</summary><dl>{lines}</dl></details>"
 
 
-def _noise(result: StudyResult) -> dict[str, float]:
-    return {f"{variation}, {name}": value for variation, row in result.noise.items() for name, value in row.items()}
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values under names such as `dtype, mean_nats`."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}, ") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
 
 
 def _plain(value: Any) -> str:

@@ -35,6 +35,7 @@ $sharing
 $limits
 $racing
 $noise
+$policy_noise
 $holdout
 $identity
 </main>

@@ -10,6 +10,7 @@ import pandas as pd
 from vtw_search.evaluation.statistics import bootstrap_interval, mean_interval, paired_difference_interval
 from vtw_search.policies import Policy
 from vtw_search.records import KL_COLUMNS, Measurement
+from vtw_search.results import Judgement, Row
 from vtw_search.search.space import policy_layer
 
 
@@ -46,19 +47,29 @@ def holdout_numbers(frame: pd.DataFrame, policy: Policy) -> dict[str, Any]:
     failures = own.loc[own["failure"].notna(), "failure"]
     if len(failures) or len(own) != len(reference):
         return {"samples": len(own), "failure": failures.iloc[0] if len(failures) else "not measured on every sample"}
-    numbers = {"samples": len(own), "images": int(own["cluster"].nunique()), **_divergence(own)}
+    numbers = {"samples": len(own), "images": int(own["cluster"].nunique()), **_divergence(own), **_intervals(own)}
     return {**numbers, **_accuracy(own, reference), "reference_accuracy": float(reference["score"].mean())}
 
 
-def with_gap(holdout: Mapping[str, Any], measurement: Measurement) -> dict[str, Any]:
-    """Add how much worse the holdout is than what the choice was made by (the winner's curse), if it was measured."""
-    searched = {"kl_answer_nats": measurement.kl_answer_nats, "accuracy_drop": measurement.accuracy_drop}
-    gaps = {
-        f"{name}_gap": holdout[name] - value
-        for name, value in searched.items()
-        if "failure" not in holdout and value is not None
+def with_gap(holdout: Mapping[str, Any], row: Row, judged: Mapping[str, Judgement]) -> dict[str, Any]:
+    """Add how much worse the holdout is than what the choice was made by (the winner's curse), where both have numbers.
+
+    Args:
+        holdout: as `holdout_numbers` returns it, without failure.
+        row: what the choice was made by.
+        judged: what the limits on quality say of the holdout. Each gets its value, interval and gap under `limits`: it
+            may be about a slice, the tail, or fewer samples than the mean is over.
+    """
+    names = [*KL_COLUMNS.values(), "accuracy_drop"]
+    searched = {name: getattr(row.measurement, name) for name in names}
+    gaps = {f"{name}_gap": holdout[name] - value for name, value in searched.items() if value is not None}
+    before = {judgement.limit: judgement.value for judgement in row.judgements}
+    limits = {
+        name: {"value": own.value, "low": own.low, "high": own.high, "gap": own.value - before[name]}
+        for name, own in judged.items()
+        if name in before
     }
-    return {**holdout, **gaps}
+    return {**holdout, **gaps, "limits": limits}
 
 
 def _of_policy(frame: pd.DataFrame, policy: Policy, split: str) -> pd.DataFrame:
@@ -71,6 +82,12 @@ def _divergence(rows: pd.DataFrame) -> dict[str, Any]:
     low, high = bootstrap_interval(values.to_numpy(dtype=float), rows["cluster"])
     extremes = {"kl_answer_nats_p95": float(values.quantile(0.95)), "kl_answer_nats_max": float(values.max())}
     return {**means, "kl_answer_nats_low": low, "kl_answer_nats_high": high, **extremes}
+
+
+def _intervals(rows: pd.DataFrame) -> dict[str, float]:
+    """Return the 95 % bootstrap interval of every mean divergence."""
+    found = {name: bootstrap_interval(rows[name].tolist(), rows["cluster"]) for name in KL_COLUMNS.values()}
+    return {f"{name}_{end}": value for name, own in found.items() for end, value in own._asdict().items()}
 
 
 def _accuracy(rows: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from vtw_search.records import Measurement
 from vtw_search.results import Baseline, Row
 from vtw_search.search.answer import judged_rows
 from vtw_search.search.limits import Limits
-from vtw_search.search.study import SEARCH_SPLITS, Study
+from vtw_search.search.study import Study
+from vtw_search.search.study_settings import SEARCH_SPLITS
 
 SEEDS = (0, 1, 2)
 # Two policies whose macs differ by less are held to cost the same.

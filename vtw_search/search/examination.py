@@ -9,13 +9,15 @@ from functools import partial
 from typing import Any
 
 from vtw_search.policies import Policy
-from vtw_search.records import Measurement
 from vtw_search.results import Confirmation, Row
-from vtw_search.search.aggregate import with_gap
+from vtw_search.search.aggregate import holdout_numbers, with_gap
 from vtw_search.search.confirmation import confirm
+from vtw_search.search.evidence import slices_of
+from vtw_search.search.judge import judge_holdout
 from vtw_search.search.ledger import HoldoutLedger
 from vtw_search.search.limits import Limits
-from vtw_search.search.study import CONFIRMATION, SEARCH_SPLITS, Study
+from vtw_search.search.study import Study
+from vtw_search.search.study_settings import CONFIRMATION, SEARCH_SPLITS
 
 
 class Examination:
@@ -28,18 +30,23 @@ class Examination:
         """Test the finalists among judged rows on the confirmation split; None if no confidence is asked for."""
         if limits.confidence is None:
             return None
-        frame = self.study.store(SEARCH_SPLITS).samples()
+        frame = self.study.samples(SEARCH_SPLITS)
         samples = self.study.splits["confirmation"]
         return confirm(
             rows, frame, limits, samples, self.study.measure_confirmation, partial(self.look_to_test, limits)
         )
 
-    def holdout(self, measurement: Measurement) -> dict[str, Any]:
+    def holdout(self, row: Row, limits: Limits) -> dict[str, Any]:
         """Return a policy's numbers on the holdout, their gap to the search's, and how often that holdout was used."""
-        task, policy = self.study.settings.task, measurement.policy
+        task, policy = self.study.settings.task, row.measurement.policy
         if not self.study.is_known("holdout", [policy]):
             self.ledger.add(self.search, task, self.study.splits.digest("holdout"), policy.label())
-        numbers = with_gap(self.study.measure_holdout(policy), measurement)
+        frame = self.study.measure_holdout(policy)
+        numbers = holdout_numbers(frame, policy)
+        if "failure" not in numbers:
+            own, kept = (frame[frame["policy"] == each.digest()] for each in (policy, Policy.keep_all()))
+            searched = slices_of(self.study.samples(SEARCH_SPLITS)["slices"])
+            numbers = with_gap(numbers, row, judge_holdout(limits, own, kept, searched))
         return {**numbers, "evaluations_of_this_holdout": self.ledger.count(task)}
 
     def look_to_test(self, limits: Limits, policies: Sequence[Policy]) -> int:

@@ -79,6 +79,7 @@ def save_shared(policies: PolicySet, sharing: Sharing | None, path: Path) -> lis
 def _task_policy(study: StudyResult, splits: Splits) -> TaskPolicy:
     measured = _measured(study.chosen, study.confirmation, study.holdout)
     measured |= {"noise_floor": dict(study.noise)} if study.noise else {}
+    measured |= {"policy_noise": dict(study.policy_noise)} if study.policy_noise else {}
     measured |= {"racing": asdict(study.racing)} if study.racing else {}
     measured |= {"baselines": _baselines(study.baselines)} if study.baselines else {}
     return TaskPolicy(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
@@ -45,7 +45,25 @@ def _judge_stopped(limits: Limits, samples: pd.DataFrame, reference: pd.DataFram
     """Judge what there is of a candidate; slices that it did not get to are left out."""
     there = reference.merge(samples[["split", "sample"]], validate="1:1")
     evidence = evidence_of(samples, there, limits, "calibration", "selection", binary=False)
-    for limit in limits.quality(slices_of(reference["slices"])):
+    return _judge_what_is_there(limits, evidence, slices_of(reference["slices"]))
+
+
+def judge_holdout(
+    limits: Limits, samples: pd.DataFrame, reference: pd.DataFrame, slices: Sequence[tuple[str, str]]
+) -> dict[str, Judgement]:
+    """Return what the limits on quality say of the holdout, by name; slices that it lacks are left out.
+
+    Args:
+        limits: what is asked for.
+        samples, reference: the sample records of a policy and of keep-all, on the holdout.
+        slices: the (name, value) pairs that the search was judged on.
+    """
+    evidence = evidence_of(samples, reference, limits, "holdout", "holdout", binary=False)
+    return {judged.limit: judged for judged in _judge_what_is_there(limits, evidence, slices)}
+
+
+def _judge_what_is_there(limits: Limits, evidence: Evidence, slices: Sequence[tuple[str, str]]) -> Iterator[Judgement]:
+    for limit in limits.quality(slices):
         part = evidence.of_slice(limit.slice_)
         if len(part.drops if limit.quantity == "drop" else part.kl):
             yield _judge_quality(limit, limits, evidence)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from vtw_search.errors import unknown_name
 
@@ -74,9 +74,22 @@ class Limits:
         """Whether a limit is on time, or time is what is preferred."""
         return any(map(is_time, (*self.at_most, *self.prefer, *self.weights)))
 
-    def without_time(self) -> Limits:
+    def without_time(self) -> Self:
         """Return the limits but for those on time."""
         return replace(self, at_most={name: bound for name, bound in self.at_most.items() if not is_time(name)})
+
+    def limits_slice(self, name: str) -> bool:
+        """Whether a limit is on a slice, or on one of its values."""
+        return any(_name_of(key) == name for key in self.slices)
+
+    def without_slice(self, name: str) -> Self:
+        """Return the limits without those on a slice."""
+        return replace(self, slices={key: bounds for key, bounds in self.slices.items() if _name_of(key) != name})
+
+    @property
+    def tail(self) -> float | None:
+        """The bound on the tail; none where nothing says where it begins: no limit on the mean, and no cap."""
+        return None if self.kl_nats is None and self.kl_cap_nats is None else self.kl_tail
 
     def quality(self, slices: Sequence[tuple[str, str]]) -> list[QualityLimit]:
         """Return every bound on quality, those on all samples first.
@@ -87,9 +100,7 @@ class Limits:
         Raises:
             UnknownNameError: a slice is limited that does not occur.
         """
-        # Without a limit on the mean and without a cap there is nothing that a tail begins at.
-        tail = None if self.kl_nats is None and self.kl_cap_nats is None else self.kl_tail
-        whole = _present(self.kl_nats, tail, self.accuracy_drop, None)
+        whole = _present(self.kl_nats, self.tail, self.accuracy_drop, None)
         parts = [
             limit
             for key, bounds in self.slices.items()
@@ -123,10 +134,16 @@ def _present(
         yield QualityLimit(f"accuracy_drop{suffix}", "drop", drop, part)
 
 
+def _name_of(key: str) -> str:
+    return key.partition("=")[0]
+
+
 def _matching(key: str, slices: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     found = [part for part in slices if key in (part[0], "=".join(part))]
     if not found:
-        raise unknown_name("slice", key, {name for part in slices for name in (part[0], "=".join(part))})
+        # A slice may have many values: those of the named one will do.
+        values = {"=".join(part) for part in slices if part[0] == _name_of(key)}
+        raise unknown_name("slice", key, {*(name for name, _ in slices), *values})
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from vtw_search.errors import ConfigError
 from vtw_search.evaluation.certify import Certifiable, certifiable_mean, certifiable_share
@@ -12,6 +12,8 @@ from vtw_search.evaluation.tasks import Sample
 from vtw_search.search.judge import check_costs
 from vtw_search.search.limits import Limits, QualityLimit
 from vtw_search.search.objective import objective_of
+from vtw_search.search.slices import MEASURED, slices_in
+from vtw_search.search.study_settings import CONFIRMATION, SEARCH_SPLITS
 
 
 def check_names(limits: Limits, samples: Sequence[Sample], timed: bool) -> None:
@@ -23,12 +25,43 @@ def check_names(limits: Limits, samples: Sequence[Sample], timed: bool) -> None:
     """
     objective_of(limits.prefer, limits.weights)
     check_costs(limits, timed)
-    limits.quality(slices_in(samples))
+    limits.quality(_known(samples))
 
 
-def slices_in(samples: Sequence[Sample]) -> list[tuple[str, str]]:
-    """Return the (name, value) pairs of slices that occur in samples, sorted."""
-    return sorted({pair for sample in samples for pair in sample.slices.items()})
+def _known(samples: Iterable[Sample]) -> list[tuple[str, str]]:
+    """Return the slices that occur in samples, and the measured one, whose values are known before that."""
+    return sorted({*slices_in(samples), *MEASURED})
+
+
+def judging(limits: Limits) -> tuple[str, ...]:
+    """Return the splits whose samples limits are judged and tested on."""
+    return SEARCH_SPLITS if limits.confidence is None else (*SEARCH_SPLITS, *CONFIRMATION)
+
+
+def check_slices(task: str, limits: Limits, splits: Mapping[str, Sequence[Sample]]) -> None:
+    """Refuse limits on slices that no sample of the search can be judged by.
+
+    Args:
+        task: its name.
+        limits: of that task; on a slice that is measured only once it was.
+        splits: the samples of `judging`.
+
+    Raises:
+        ConfigError: names the limits and where they have no sample.
+    """
+    missing = []
+    for limit in limits.quality(_known(sample for samples in splits.values() for sample in samples)):
+        split = "selection" if limit.quantity == "drop" else "calibration"
+        count = None if split == "selection" else limits.kl_samples
+        if limit.slice_ and not any(limit.slice_ in each.all_slices.items() for each in splits[split][:count]):
+            missing.append(f"{limit.name} has none in {split}")
+    if missing:
+        remedy = (
+            "limit those values of the slice that occur often enough, bring more such samples, or raise "
+            "samples.calibration and samples.selection"
+        )
+        rule = f"every limit on a slice of {task} must have samples to be judged by"
+        raise ConfigError(rule, value="; ".join(missing), remedy=remedy)
 
 
 def is_binary(samples: Sequence[Sample]) -> bool:
@@ -69,12 +102,11 @@ def reach(limits: Limits, samples: Sequence[Sample], level: float, others: Seque
     Raises:
         UnknownNameError: a slice is limited that does not occur in any of them.
     """
-    occurring = slices_in([*samples, *others])
-    return [_best_case(limit, limits, samples, level) for limit in limits.quality(occurring)]
+    return [_best_case(limit, limits, samples, level) for limit in limits.quality(_known([*samples, *others]))]
 
 
 def _best_case(limit: QualityLimit, limits: Limits, samples: Sequence[Sample], level: float) -> Certifiable:
-    part = [sample for sample in samples if limit.slice_ is None or limit.slice_ in sample.slices.items()]
+    part = [sample for sample in samples if limit.slice_ is None or limit.slice_ in sample.all_slices.items()]
     clusters = [sample.cluster for sample in part]
     images = len(set(clusters))
     if limit.quantity == "kl":

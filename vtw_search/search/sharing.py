@@ -26,7 +26,8 @@ from vtw_search.search.front import preference, relative_excess
 from vtw_search.search.limits import Limits
 from vtw_search.search.objective import objective_of
 from vtw_search.search.reach import is_binary
-from vtw_search.search.study import SEARCH_SPLITS, Study
+from vtw_search.search.study import Study
+from vtw_search.search.study_settings import SEARCH_SPLITS
 from vtw_search.transfer import Price, SharedPolicy, Sharing
 
 # Policy -> task -> its row there.
@@ -134,7 +135,7 @@ def _risk(members: Sequence[Member], rows: Rows, allowed: Sequence[Policy], leve
     """Return the largest risk of each policy over the tasks, as `confirmation.risks` defines it."""
     found = dict.fromkeys(allowed, 0.0)
     for member in members:
-        frame = member.study.store(SEARCH_SPLITS).samples()
+        frame = member.study.samples(SEARCH_SPLITS)
         own = [rows[policy][member.task] for policy in allowed]
         risk = risks(own, frame, member.limits, level, _binary(member))
         found = {policy: max(worst, risk[policy.digest()]) for policy, worst in found.items()}
@@ -163,7 +164,7 @@ def _examined(
         if policy is None or policy not in allowed:
             continue
         own = rows[policy]
-        holdout = {member.task: member.examination.holdout(own[member.task].measurement) for member in members}
+        holdout = {member.task: member.examination.holdout(own[member.task], member.limits) for member in members}
         broken = [f"{task}: {numbers['failure']}" for task, numbers in holdout.items() if "failure" in numbers]
         if not broken:
             prices = {member.task: _price(member, own[member.task], rows) for member in members}

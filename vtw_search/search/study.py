@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
@@ -20,53 +19,16 @@ from vtw_search.operators import OPERATORS
 from vtw_search.policies import Policy
 from vtw_search.records import TRANSIENT, Measured, Measurement, RecordStore, SampleRecord
 from vtw_search.scorers import SCORERS
-from vtw_search.search.aggregate import holdout_numbers, measurement_of
+from vtw_search.search.aggregate import measurement_of
 from vtw_search.search.front import worth_timing
 from vtw_search.search.profile import Profiler, profile_columns, profile_identity
 from vtw_search.search.racing import Course, Racing, brought_back
+from vtw_search.search.slices import Slices, with_slices
+from vtw_search.search.study_settings import CONFIRMATION, HOLDOUT, SEARCH_SPLITS, Progress, StudySettings
 from vtw_search.search.team import Team
 
-SEARCH_SPLITS = ("calibration", "selection")
-CONFIRMATION = ("confirmation",)
-HOLDOUT = ("holdout",)
 # Candidates of one pass. More would save no more: the reference is a small part of the work by then.
 MOST_AT_ONCE = 128
-
-
-class Progress(Protocol):
-    """Where a study reports what it is doing."""
-
-    def start(self, description: str, total: int, done: int = 0) -> None:
-        """Begin a piece of work."""
-
-    def advance(self, units: int = 1) -> None:
-        """Report finished units."""
-
-    def note(self, text: str) -> None:
-        """Say something once."""
-
-
-@dataclass(frozen=True)
-class StudySettings:
-    """What a study depends on besides its model and samples.
-
-    Attributes:
-        task: its name.
-        max_new_tokens: bound on the length of an answer.
-        batch_size: samples per batch; part of the identity, since it changes floating-point results.
-        repeats: timed rounds A B B A; 0 for none.
-        store: folder that holds the records of all searches.
-        timeout_s: of one candidate on one batch, or None; no part of the identity, since it changes no number.
-        time_all: whether every candidate is timed, which limits and objectives on time need.
-    """
-
-    task: str
-    max_new_tokens: int
-    batch_size: int
-    repeats: int
-    store: Path
-    timeout_s: float | None = None
-    time_all: bool = False
 
 
 class Study:
@@ -74,6 +36,7 @@ class Study:
 
     def __init__(self, loaded: LoadedModel, splits: Splits, settings: StudySettings, progress: Progress) -> None:
         self.loaded, self.splits, self.settings, self.progress = loaded, splits, settings, progress
+        self.slices = Slices([sample for each in splits.samples.values() for sample in each], settings.pooled)
 
     def identity(self, splits: Sequence[str]) -> dict[str, Any]:
         """Return all that the records of `splits` depend on. Limits, tracking and the like are no part of it."""
@@ -92,6 +55,24 @@ class Study:
         profile = profile_identity(self.settings.repeats, self.loaded.device)
         return RecordStore.of_identity(self.settings.store, self.identity(splits), profile)
 
+    def samples(self, splits: Sequence[str]) -> pd.DataFrame:
+        """Return the sample records of `splits`, with all slices of their samples."""
+        frame = self.store(splits).samples()
+        return with_slices(frame, self.slices.texts(frame))
+
+    def sliced(self, splits: Sequence[str], wanted: str) -> list[Sample]:
+        """Return the samples of one of `splits`, which are stored together, with what was measured of their slices."""
+        return self.slices.sliced(self.splits[wanted], self.store(splits).samples())
+
+    def measure_slices(self, splits: Sequence[str]) -> None:
+        """Measure on `splits` what slices depend on, if a limit is on such a slice; EvidenceError if that fails."""
+        store, samples = self.store(splits), [sample for split in splits for sample in self.splits[split]]
+        if self.slices.are_known(samples, store.samples()):
+            return
+        for split in splits:
+            self._score(store, split, self.slices.needed)
+        self.slices.check(store.samples())
+
     def measure(self, candidates: Sequence[Policy], racing: Racing | None = None) -> Measured:
         """Bring the store up to date for `candidates`, keep-all among them, and return what it says of them.
 
@@ -99,12 +80,13 @@ class Study:
         further; its measurement says so. The first batch of either split is scored always, so that every measurement
         has all of its numbers.
         """
+        self.measure_slices(SEARCH_SPLITS)
         store, course = self.store(SEARCH_SPLITS), Course(racing)
         self._name_brought_back(store, candidates, racing)
         for split in SEARCH_SPLITS:
             self._score(store, split, candidates, course)
         early = course.stopped_early(self.search_samples)
-        frame = store.samples() if racing is None else course.frame
+        frame = self.samples(SEARCH_SPLITS) if racing is None else course.frame
         self._profile(store, candidates, frame, early)
         return Measured(store.measurements(early), frame, str(store.folder))
 
@@ -124,7 +106,7 @@ class Study:
         before = [policy for policy in candidates if policy.digest() in stopped]
         if not before:
             return
-        frame, own = store.samples(), [policy.digest() for policy in (Policy.keep_all(), *before)]
+        frame, own = self.samples(SEARCH_SPLITS), [policy.digest() for policy in (Policy.keep_all(), *before)]
         out = {} if racing is None else racing.stopped(frame[frame["policy"].isin(own)])
         again = [policy for policy in before if policy.digest() not in out]
         if again:
@@ -136,6 +118,7 @@ class Study:
     ) -> None:  # fmt: skip
         """Score what is missing on a split, or on the batch that begins at `only`."""
         frame = store.samples()
+        texts = self.slices.texts(frame)
         if only is None:
             # What ran out of memory or time is tried again: another process may have held it. Workers leave that to the
             # one that finishes, when it is alone.
@@ -159,7 +142,8 @@ class Study:
             failed |= {record.policy for record in records if record.failure is not None}
             if records:
                 store.add_samples(records)
-            course.tell(frame[_of_batch(frame, split, batch)], records, let_in)
+            new = [replace(record, slices=texts[record.sample]) for record in records]
+            course.tell(with_slices(frame[_of_batch(frame, split, batch)], texts), new, let_in)
 
     def _scored(
         self, policies: Sequence[Policy], split: str, start: int, batch: Sequence[Sample]
@@ -237,15 +221,17 @@ class Study:
 
     def measure_confirmation(self, policies: Sequence[Policy]) -> pd.DataFrame:
         """Measure policies, and keep-all beside them, on the confirmation split; returns its sample records."""
-        store = self.store(CONFIRMATION)
-        self._score(store, "confirmation", list(dict.fromkeys([Policy.keep_all(), *policies])))
-        return store.samples()
+        return self._measure_apart(CONFIRMATION, policies)
 
-    def measure_holdout(self, policy: Policy) -> dict[str, Any]:
-        """Measure one policy, and keep-all beside it, on the holdout; returns its numbers."""
-        store = self.store(HOLDOUT)
-        self._score(store, "holdout", list(dict.fromkeys([Policy.keep_all(), policy])))
-        return holdout_numbers(store.samples(), policy)
+    def measure_holdout(self, policy: Policy) -> pd.DataFrame:
+        """Measure one policy, and keep-all beside it, on the holdout; returns its sample records."""
+        return self._measure_apart(HOLDOUT, [policy])
+
+    def _measure_apart(self, splits: Sequence[str], policies: Sequence[Policy]) -> pd.DataFrame:
+        self.measure_slices(splits)
+        for split in splits:
+            self._score(self.store(splits), split, list(dict.fromkeys([Policy.keep_all(), *policies])))
+        return self.samples(splits)
 
 
 def _measured_counts(records: pd.DataFrame) -> list[list[int]]:

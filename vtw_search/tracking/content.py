@@ -80,6 +80,7 @@ def _summary(result: StudyResult) -> dict[str, float]:
     chosen = numbers(dict(result.chosen.measurement))
     held_out = {f"holdout.{name}": value for name, value in numbers(result.holdout).items()}
     noise = {f"noise_floor.{name}": value for name, value in numbers(result.noise).items()}
+    noise |= {f"policy_noise.{name}": value for name, value in numbers(result.policy_noise).items()}
     racing = numbers({} if result.racing is None else asdict(result.racing))
     raced = {f"racing.{name}": value for name, value in racing.items()}
     return {name: chosen[name] for name in _SUMMARY if name in chosen} | _tested(result) | held_out | noise | raced

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from vtw_search.errors import MissingExtraError, TaskError, unknown_name
 from vtw_search.evaluation.tasks import digits, easy_vqa
 from vtw_search.evaluation.tasks.jsonl import read_jsonl
 from vtw_search.evaluation.tasks.sample import FileImage, ImageSource, Sample
+from vtw_search.evaluation.tasks.slices import DERIVED, DOWNSAMPLING_FAILS
 
 # Pool name -> samples. Either `search` and `holdout`, or the four splits, or `all`; see splits.py.
 Pools = Mapping[str, list[Sample]]
@@ -36,7 +37,7 @@ def load_pools(source: str, options: Mapping[str, Any]) -> Pools:
     Raises:
         UnknownNameError: there is no such source.
         MissingExtraError: the package that carries the data is not installed.
-        TaskError: the data is broken, or a sample has no image.
+        TaskError: the data is broken, a sample has no image, or a slice has a name that means something else.
     """
     if source not in SOURCES:
         raise unknown_name("task source", source, SOURCES)
@@ -50,7 +51,22 @@ def load_pools(source: str, options: Mapping[str, Any]) -> Pools:
     if without:
         remedy = f"{len(without)} sample(s) have no visual token to withdraw and would dilute the numbers; remove them"
         raise TaskError("every sample of a task must have an image", value=without[0], remedy=remedy)
+    _check_slices([sample for pool in pools.values() for sample in pool])
     return pools
 
 
-__all__ = ["SOURCES", "FileImage", "ImageSource", "Pools", "Sample", "load_pools"]
+def _check_slices(samples: Sequence[Sample]) -> None:
+    """Refuse a slice that would mean one thing for some samples and another for the rest."""
+    taken = [sample.id for sample in samples if DOWNSAMPLING_FAILS in sample.slices]
+    if taken:
+        rule = f"the slice {DOWNSAMPLING_FAILS} is measured, so that no sample may bring it"
+        raise TaskError(rule, value=f"sample {taken[0]}", remedy="give it another name")
+    for name in DERIVED:
+        without = [sample.id for sample in samples if name not in sample.slices]
+        if without and len(without) < len(samples):
+            rule = f"the slice {name} is derived from the content unless all samples bring it, not only some"
+            remedy = f"give it to these {len(without)} samples too, or another name to all"
+            raise TaskError(rule, value=f"sample {without[0]}", remedy=remedy)
+
+
+__all__ = ["DERIVED", "DOWNSAMPLING_FAILS", "SOURCES", "FileImage", "ImageSource", "Pools", "Sample", "load_pools"]

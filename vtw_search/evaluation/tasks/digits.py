@@ -88,6 +88,10 @@ class NumberImage:
             image.paste(self.ink, (place.left, place.top), glyph_image(place.glyph, place.size))
         return image
 
+    def size(self) -> tuple[int, int]:
+        """Return width and height in pixels."""
+        return IMAGE_SIZE, IMAGE_SIZE
+
     def digest(self) -> str:
         """Hash the recipe and the glyphs' own pixels, which decide every pixel."""
         pixels = b"".join(_glyphs()[0][place.glyph].tobytes() for place in self.placements)

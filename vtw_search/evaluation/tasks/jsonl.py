@@ -3,8 +3,9 @@
     {"id": "1", "images": ["img/1.png"], "prompt": "what is this?", "answers": ["cat"], "metric": "exact_match",
      "cluster": "img-1", "slices": {"kind": "photo"}}
 
-`cluster` and `slices` are optional; `metric` defaults to exact_match. Image paths are relative to the file. Samples
-that share the content of an image, or a cluster, are one cluster, directly or through others.
+`cluster` and `slices` are optional; `metric` defaults to exact_match. Image paths are relative to the file. A slice
+that all samples bring replaces the derived one of its name (see `slices.py`). Samples that share the content of an
+image, or a cluster, are one cluster, directly or through others.
 """
 
 from __future__ import annotations

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from PIL import Image, UnidentifiedImageError
 
 from vtw_search.errors import TaskError
+from vtw_search.evaluation.tasks.slices import derived_slices
 
 
 class ImageSource(Protocol):
@@ -18,6 +21,9 @@ class ImageSource(Protocol):
 
     def open(self) -> Image.Image:
         """Return the image in RGB."""
+
+    def size(self) -> tuple[int, int]:
+        """Return width and height in pixels, without decoding."""
 
     def digest(self) -> str:
         """Return a hash of the content, as hexadecimal digits."""
@@ -31,9 +37,19 @@ class FileImage:
 
     def open(self) -> Image.Image:
         """Return the image in RGB; TaskError when the file is not a readable image."""
+        with self._file() as image:
+            return image.convert("RGB")
+
+    def size(self) -> tuple[int, int]:
+        """Return width and height as the file's header has them; TaskError when the file is not a readable image."""
+        with self._file() as image:
+            return image.size
+
+    @contextmanager
+    def _file(self) -> Iterator[Image.Image]:
         try:
             with Image.open(self.path) as image:
-                return image.convert("RGB")
+                yield image
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise TaskError("an image must be readable", value=str(self.path), remedy=str(error)) from error
 
@@ -56,7 +72,7 @@ class Sample:
         answers: accepted answers, not empty.
         metric: a name in `vtw_search.evaluation.metrics.METRICS`.
         cluster: samples that share an image share a cluster; statistics treat clusters as independent.
-        slices: named subsets the sample belongs to, for example `{"digits": "3"}`.
+        slices: named subsets that the task puts the sample into, for example `{"digits": "3"}`.
     """
 
     id: str
@@ -66,6 +82,12 @@ class Sample:
     metric: str
     cluster: str
     slices: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def all_slices(self) -> Mapping[str, str]:
+        """The task's own slices, and those that follow from the content unless the task has one of that name."""
+        pixels = sum(width * height for width, height in (image.size() for image in self.images))
+        return {**derived_slices(self.prompt, self.answers, pixels), **self.slices}
 
     def digest(self) -> str:
         """Hash everything that can change a measurement of this sample."""
