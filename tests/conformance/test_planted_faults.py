@@ -101,12 +101,12 @@ def test_an_off_by_one_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_shifted_position_ids(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    gather = removal._gather_all
+    gather = removal.gather_all
 
     def recounted(value: Any, index: torch.Tensor, length: int, dim: int) -> Any:
         return gather(value, torch.arange(index.shape[1]).expand_as(index), length, dim)
 
-    monkeypatch.setattr(removal, "_gather_all", recounted)
+    monkeypatch.setattr(removal, "gather_all", recounted)
     assert {"2", "3", "4"} <= failed(report_on(name))
 
 
