@@ -59,7 +59,6 @@ def test_without_such_a_limit_nothing_is_measured_for_it() -> None:
     samples, frame = [sample("selection-0")], scored("selection", [1], [0])
     slices = Slices(samples, None)
     assert slices.needed == []
-    assert slices.are_known(samples, frame.iloc[:0])
     assert "downsampling_fails" not in slices.texts(frame)["selection-0"]
 
 
@@ -157,6 +156,14 @@ def test_slices_are_no_part_of_what_is_stored(loaded: LoadedModel, tmp_path: Pat
     }  # fmt: skip
     limited = small_study(loaded, tmp_path, pooled_grid(loaded.facts))
     assert limited.store(SEARCH_SPLITS).folder == plain.store(SEARCH_SPLITS).folder
+
+
+def test_without_such_a_limit_no_record_is_read_for_it(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sampler comes by before every round, and a store may have thousands of shards."""
+    monkeypatch.setattr(RecordStore, "samples", lambda _: pytest.fail("the store was read"))
+    small_study(loaded, tmp_path, None).measure_slices(SEARCH_SPLITS)
 
 
 def test_raced_batches_know_the_measured_slice(
