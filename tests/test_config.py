@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 import conf
 from vtw_search import Policy
@@ -15,6 +16,7 @@ from vtw_search.evaluation.model import load_model
 from vtw_search.facts import ModelFacts
 from vtw_search.profile_config import load_profile_config
 from vtw_search.recipes import RECIPES
+from vtw_search.settings import LimitSettings
 
 FOLDER = Path(conf.__file__).parent
 OPTIONS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.yaml"))
@@ -124,3 +126,17 @@ def test_a_value_of_a_slice_can_be_limited_on_the_command_line() -> None:
     assert type(config).model_validate(config.model_dump(mode="json")) == config
     with pytest.raises(ConfigError, match=r"limits.slices.digits=4.macs"):
         load_config("+limits.slices.digits.4.macs=0.2")
+
+
+@pytest.mark.parametrize("content", ["0.05", "0", "null", "[1]", "much"])
+def test_a_slice_with_a_number_in_place_of_limits_is_refused_by_its_name(content: str) -> None:
+    with pytest.raises(ConfigError, match=r"^limits\.slices\.digits: input should be a valid dict"):
+        load_config(f"+limits.slices.digits={content}")
+    with pytest.raises(ConfigError, match=r"^limits\.per_task\.digits_read\.slices\.digits: input should be"):
+        load_config(f"+limits.per_task.digits_read.slices.digits={content}")
+
+
+def test_a_value_of_a_slice_that_is_limited_twice_loses_no_limit() -> None:
+    both = {"digits=4": {"kl_nats": 0.1}, "digits": {4: {"accuracy_drop": 0.2}}}
+    with pytest.raises(ValidationError, match=r"digits=4 must be limited in one place"):
+        LimitSettings.model_validate({"slices": both})

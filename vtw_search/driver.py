@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from vtw_search.exploration import explored_alone, measure_slices, noise_of, racing_of
+from vtw_search.exploration import check_by_measuring, explored_alone, noise_of, racing_of
 from vtw_search.policies import Policy, PolicySet, save_policy
 from vtw_search.preparation import Prepared, limits_of, make_tracker, prepare, search_folder
 from vtw_search.progress import WorkProgress
@@ -79,9 +79,10 @@ def finish_search(prepared: Prepared, explored: Mapping[str, Sequence[Policy]] |
     tracker.start(config.model_dump(mode="json", exclude={"worker"}), command_line())
     try:
         with WorkProgress(console) as progress:
-            members = [
-                _run_study(prepared, prepared.study(name, progress), (explored or {}).get(name)) for name in splits
-            ]
+            tasks = {name: prepared.study(name, progress) for name in splits}
+            for each in tasks.values():
+                check_by_measuring(config, each)
+            members = [_run_study(prepared, each, (explored or {}).get(name)) for name, each in tasks.items()]
             sharing = share(members) if len(members) > 1 or config.shared_default else None
         studies = tuple(member.result for member in members)
         origin = provenance(config.search_name, config.seed, loaded.identity)
@@ -110,7 +111,6 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
     examination = Examination(study, HoldoutLedger(Path(config.runs)), config.search_name)
     noise = noise_of(config, study, limits)
     floor = noise.floor()
-    measure_slices(study, limits)
     racing = racing_of(prepared, study, limits)
     candidates = candidates or explored_alone(config, study, prepared.space, limits, racing)
     found = study.measure(candidates, racing)

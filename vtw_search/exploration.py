@@ -7,7 +7,7 @@ from functools import partial
 
 from vtw_search.evaluation.tasks import Sample
 from vtw_search.policies import Policy
-from vtw_search.preparation import Prepared, load
+from vtw_search.preparation import Prepared, limits_of, load
 from vtw_search.results import Row
 from vtw_search.search.answer import judged_rows
 from vtw_search.search.limits import Limits
@@ -22,12 +22,21 @@ from vtw_search.search.study_settings import CONFIRMATION, SEARCH_SPLITS
 from vtw_search.settings import SearchConfig
 
 
-def measure_slices(study: Study, limits: Limits) -> None:
-    """Measure what limited slices depend on, and check these limits as the others were before anything ran.
+def check_by_measuring(config: SearchConfig, study: Study) -> None:
+    """Check what limits ask of noise and of measured slices. All tasks come first: candidates may take days.
 
     Raises:
-        ConfigError: a limit on a measured slice has no sample to be judged by, or too few to be tested on.
+        ConfigError: a limit on KL is below the noise floor, or one on a measured slice has no sample to be judged by,
+            or too few to be tested on.
+        EvidenceError: the noise or the slices cannot be measured.
     """
+    limits = limits_of(config, study.settings.task)
+    noise_of(config, study, limits).floor()
+    _check_measured_slices(study, limits)
+
+
+def _check_measured_slices(study: Study, limits: Limits) -> None:
+    """Measure what limited slices depend on, and check these limits as the others were before anything ran."""
     if study.settings.pooled is None:
         return
     found: dict[str, list[Sample]] = {}

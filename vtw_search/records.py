@@ -196,7 +196,8 @@ class RecordStore:
         """Return the measurements by policy digest.
 
         The first complete one counts, one with a time before one without: limits on time need it of policies that
-        others need no time of. Without a complete one, the last that failed or was stopped.
+        others need no time of. Without a time, one that says why before one that was not to be timed. Without a
+        complete one, the last that failed or was stopped.
 
         Args:
             stopped: digest -> why, of policies that racing has stopped. Of these the last that was stopped for that
@@ -214,8 +215,10 @@ class RecordStore:
         return found
 
 
-def _worth(measurement: Measurement) -> tuple[bool, bool]:
-    return measurement.complete, measurement.latency_ms is not None
+def _worth(measurement: Measurement) -> tuple[bool, bool, bool]:
+    """Order measurements: whole ones, with a time, or else with the reason why there is none."""
+    timed = measurement.latency_ms is not None
+    return measurement.complete, timed, not timed and measurement.latency_problems is not None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -16,16 +16,31 @@ SliceBound = Literal["kl_nats", "accuracy_drop"]
 
 
 def _by_value(slices: Any) -> Any:
-    """Take `{digits: {4: {kl_nats: 0.1}}}` for `{digits=4: {kl_nats: 0.1}}`, which a shell and Hydra would not take."""
+    """Take `{digits: {4: {kl_nats: 0.1}}}` for `{digits=4: {kl_nats: 0.1}}`, which a shell and Hydra would not take.
+
+    Raises:
+        ValueError: both are given for one value, so that one of them would be lost.
+    """
     if not isinstance(slices, Mapping):
         return slices
     found: dict[Any, Any] = {}
     for name, content in slices.items():
-        values = {key: each for key, each in content.items() if isinstance(each, Mapping)} if content else {}
-        found |= {f"{name}={value}": bounds for value, bounds in values.items()}
-        if len(values) < len(content) or not values:
-            found[name] = {key: each for key, each in content.items() if key not in values}
+        for key, bounds in _parts(name, content):
+            if key in found:
+                raise ValueError(f"{key} must be limited in one place; write all its limits there")
+            found[key] = bounds
     return found
+
+
+def _parts(name: Any, content: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield what is asked for single values of a slice, and what is asked for all; what is no mapping as it is."""
+    if not isinstance(content, Mapping):
+        yield name, content
+        return
+    values = {key: each for key, each in content.items() if isinstance(each, Mapping)}
+    yield from ((f"{name}={value}", bounds) for value, bounds in values.items())
+    if len(values) < len(content) or not values:
+        yield name, {key: each for key, each in content.items() if key not in values}
 
 
 SliceLimits = Annotated[dict[str, dict[SliceBound, Bound]], BeforeValidator(_by_value)]

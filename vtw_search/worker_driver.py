@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from vtw_search.driver import SearchResult, finish_search
-from vtw_search.exploration import judged, measure_slices, noise_of, racing_of, sampler_settings
+from vtw_search.exploration import check_by_measuring, judged, racing_of, sampler_settings
 from vtw_search.files import write_text_atomically
 from vtw_search.policies import Policy
 from vtw_search.preparation import Prepared, limits_of, prepare, search_folder
@@ -55,6 +55,9 @@ def run_worker(config: SearchConfig, console: Console | None = None) -> SearchRe
         team = Team(leases, pause_s=min(1.0, seconds / 10))
         with WorkProgress(prepared.console, prefix=f"{name}, ") as progress:
             studies = {task: prepared.study(task, progress) for task in prepared.splits}
+            for task, study in studies.items():
+                with team.turn(f"noise {task}"):
+                    check_by_measuring(config, study)
             explored = {task: _share(prepared, study, team) for task, study in studies.items()}
         with team.turn("finish"):
             return _finish(prepared, studies, explored)
@@ -66,11 +69,7 @@ def _owner(name: str) -> str:
 
 def _share(prepared: Prepared, study: Study, team: Team) -> list[Policy]:
     """Do this worker's share of one task; returns the candidates, all of which are measured."""
-    config, task = prepared.config, study.settings.task
-    limits = limits_of(config, task)
-    with team.turn(f"noise {task}"):
-        noise_of(config, study, limits).floor()
-        measure_slices(study, limits)
+    config, limits = prepared.config, limits_of(prepared.config, study.settings.task)
     settings = sampler_settings(config, prepared.space, config.worker or 0)
     if settings is None:
         candidates = candidates_of(prepared.space)

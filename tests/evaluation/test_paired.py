@@ -24,6 +24,12 @@ def test_no_loss_certifies_the_closed_form(limit: float, images: int) -> None:
     assert exact_drop_bound(0, 0, images, 0.95) < limit < exact_drop_bound(0, 0, images - 1, 0.95)
 
 
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_where_every_pair_lost_nothing_is_excluded(count: int) -> None:
+    assert exact_drop_bound(count, 0, count, 0.95) == 1.0
+    assert drop_upper_bound([1.0] * count, names(count), 0.95, binary=True).upper == 1.0
+
+
 @given(st.integers(1, 400), st.floats(0.001, 0.5))
 def test_without_a_differing_pair_the_p_value_is_a_power(count: int, drop: float) -> None:
     assert drop_p_value(0, 0, count, drop) == pytest.approx((1 - drop) ** count)

@@ -17,6 +17,7 @@ from vtw_search.evaluation.tasks import Sample, load_pools
 from vtw_search.policies import Policy
 from vtw_search.recipes import find_recipe
 from vtw_search.runtime import apply_policy
+from vtw_search.search import variations
 from vtw_search.search.limits import Limits
 from vtw_search.search.noise import NoiseQuestion, check_noise, noise_summary, noise_warning
 from vtw_search.search.study import Study
@@ -138,6 +139,21 @@ def test_scores_that_decide_what_stays_do_not_depend_on_the_batch(loaded: Loaded
     summary = noise_summary(noise, LIMITS)
     assert summary["batch"]["max_nats"] < 1e-5
     assert summary["attention"]["max_nats"] < 1e-5
+
+
+@pytest.mark.parametrize("size,varied", [(1, [2, 1]), (2, [1, 1, 1]), (6, [3])])
+def test_another_batch_has_another_size(
+    loaded: LoadedModel, size: int, varied: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, follow = list[int](), variations._follow
+
+    def noted(model: LoadedModel, samples: Sequence[Sample], *rest: Any) -> torch.Tensor:
+        sizes.append(len(samples))
+        return follow(model, samples, *rest)
+
+    monkeypatch.setattr(variations, "_follow", noted)
+    measure_noise(loaded, load_pools("digits_read", {})["calibration"][:3], 8, size, ["batch"], lambda _: loaded)
+    assert sizes == varied
 
 
 class Quiet:

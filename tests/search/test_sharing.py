@@ -198,6 +198,14 @@ def test_when_nothing_passes_everywhere_keep_all_is_shared_and_the_limit_is_name
     assert "closest is withdraw@3, blocked on second by accuracy_drop 0.2 > 0.05" in found.verdict
 
 
+def test_what_lacks_a_time_on_one_task_is_blocked_there() -> None:
+    first, second = Task("first", {3: 0}).member((3,)), Task("second", {3: 0}).member((3,))
+    rows = [replace(row, untimed="not timed: the clock jumped") for row in second.result.rows]
+    untimed = replace(second, result=replace(second.result, rows=(second.result.rows[0], *rows[1:])))
+    found = share([first, untimed])
+    assert found.verdict.endswith("closest is withdraw@3, blocked on second by not timed: the clock jumped")
+
+
 def test_keep_all_is_no_answer_where_it_costs_too_much() -> None:
     cheap = Limits(0.01, "answer", "reference_candidate", accuracy_drop=0.05, at_most={"macs_ratio": 0.6})
     first, second = Task("first", {3: 0, 5: 20}, limits=cheap), Task("second", {3: 20, 5: 0}, limits=cheap)

@@ -19,12 +19,15 @@ from vtw_search.evaluation.splits import Splits
 from vtw_search.evaluation.tasks import Sample, load_pools
 from vtw_search.facts import Missing
 from vtw_search.policies import Policy
-from vtw_search.records import RecordStore
+from vtw_search.records import Measurement, RecordStore
+from vtw_search.results import Row
+from vtw_search.search.examination import Examination
+from vtw_search.search.ledger import HoldoutLedger
 from vtw_search.search.racing import Racing
 from vtw_search.search.reach import check_names, check_slices, judging, reach
 from vtw_search.search.slices import Slices, pooled_grid, slices_in, with_slices
 from vtw_search.search.study import Study
-from vtw_search.search.study_settings import CONFIRMATION, SEARCH_SPLITS, StudySettings
+from vtw_search.search.study_settings import CONFIRMATION, HOLDOUT, SEARCH_SPLITS, StudySettings
 
 POOLED = policy_of(1)
 
@@ -56,7 +59,6 @@ def test_without_such_a_limit_nothing_is_measured_for_it() -> None:
     samples, frame = [sample("selection-0")], scored("selection", [1], [0])
     slices = Slices(samples, None)
     assert slices.needed == []
-    assert slices.are_known(samples, frame.iloc[:0])
     assert "downsampling_fails" not in slices.texts(frame)["selection-0"]
 
 
@@ -156,6 +158,14 @@ def test_slices_are_no_part_of_what_is_stored(loaded: LoadedModel, tmp_path: Pat
     assert limited.store(SEARCH_SPLITS).folder == plain.store(SEARCH_SPLITS).folder
 
 
+def test_without_such_a_limit_no_record_is_read_for_it(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sampler comes by before every round, and a store may have thousands of shards."""
+    monkeypatch.setattr(RecordStore, "samples", lambda _: pytest.fail("the store was read"))
+    small_study(loaded, tmp_path, None).measure_slices(SEARCH_SPLITS)
+
+
 def test_raced_batches_know_the_measured_slice(
     loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +186,22 @@ def test_raced_batches_know_the_measured_slice(
     assert stopped == "kl_nats[downsampling_fails=yes] surely > 0.001"
     assert racing.stopped(study.samples(SEARCH_SPLITS))[bad] == stopped
     assert (measured.samples["policy"] == bad).sum() < 18
+
+
+def test_a_holdout_that_was_measured_for_its_slices_is_not_looked_at_yet(loaded: LoadedModel, tmp_path: Path) -> None:
+    pool, pooled = load_pools("easy_vqa", {"kind": "shape"})["search"], pooled_grid(loaded.facts)
+    splits = {name: tuple(pool[3 * place : 3 * place + 3]) for place, name in enumerate((*SEARCH_SPLITS, *HOLDOUT))}
+    study = Study(loaded, Splits(splits), StudySettings("t", 8, 3, 0, tmp_path, pooled=pooled), Quiet())
+    examination = Examination(study, HoldoutLedger(tmp_path), "s")
+
+    def looks(policy: Policy) -> int:
+        row = Row(Measurement(task="t", policy=policy, layer=1), ())
+        return int(examination.holdout(row, limits())["evaluations_of_this_holdout"])
+
+    # The pooled grid was measured with the first, but its numbers were not told before.
+    assert [looks(each) for each in (Policy.withdraw(11), pooled, pooled)] == [1, 2, 2]
+    # Those of keep-all are told with every other policy's.
+    assert looks(Policy.keep_all()) == 2
 
 
 def test_the_confirmation_split_gets_the_slice_from_its_own_records(loaded: LoadedModel, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 
 from tests.search.records import records, row_of
 from vtw_search.errors import OutOfReachError
-from vtw_search.records import Measured, Measurement
+from vtw_search.records import Measured, Measurement, RecordStore
 from vtw_search.results import Row
 from vtw_search.search.answer import choose, judged_rows, require_affordable
 from vtw_search.search.front import least_infeasible
@@ -51,6 +52,20 @@ def test_without_a_time_that_is_needed_nothing_is_feasible_and_the_status_says_w
 def test_without_a_time_that_nobody_asks_for_the_other_numbers_count() -> None:
     rows = judged_as(LIMITS, *(row_of(layer, 100 * layer, latency_problems=UNTIMED).measurement for layer in (12, 5)))
     assert [row.status for row in rows] == ["feasible", "feasible"]
+
+
+@pytest.mark.parametrize("asked", [BOUNDED, PREFERRED])
+def test_a_time_that_could_not_be_taken_is_told_from_one_that_nobody_asked_for(asked: Limits, tmp_path: Path) -> None:
+    """A search without limits on time has measured the policy before, and took no time of it."""
+    store = RecordStore(tmp_path, {})
+    for changes in ({}, {"latency_problems": UNTIMED}, {"latency_problems": "another reason"}):
+        store.add_measurement(row_of(12, 1000, **changes).measurement)
+    (row,) = judged_as(asked, *store.measurements().values())
+    assert (row.feasible, row.status) == (False, UNTIMED)
+    for changes in ({"latency_problems": "in doubt"}, {"latency_ms": 7.0}):
+        store.add_measurement(row_of(12, 1000, **({"latency_ms": 5.0} | changes)).measurement)
+    (measurement,) = store.measurements().values()
+    assert (measurement.latency_ms, measurement.latency_problems) == (5.0, "in doubt")
 
 
 def test_a_trial_without_the_time_that_it_needs_is_not_complete() -> None:

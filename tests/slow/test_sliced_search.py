@@ -87,3 +87,10 @@ def test_a_measured_slice_that_is_too_small_to_test_is_refused_before_candidates
     with pytest.raises(ConfigError, match=r"downsampling_fails=no"):
         search(folder, *asked)
     assert not (folder / "runs" / "small" / "policy.json").exists()
+
+
+def test_what_cannot_be_tested_on_one_task_is_told_before_another_one_is_searched(tmp_path: Path) -> None:
+    asked = (*LOOSE, *TESTED, "samples.selection=60", f"task=[{TASK},easy_vqa_color]")
+    with pytest.raises(ConfigError, match=r"easy_vqa_color: accuracy_drop\[downsampling_fails="):
+        search(tmp_path, *asked, "+limits.per_task.easy_vqa_color.slices.downsampling_fails.yes.accuracy_drop=0.001")
+    assert not list((tmp_path / "runs").rglob("measurements*.jsonl"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,12 @@ def test_configurations_become_flat() -> None:
         "seed": "null",
     }
     assert json.loads(config_params(config)["tasks"]) == ["a", "b"]
+
+
+def test_the_interval_of_a_single_image_is_no_metric() -> None:
+    alone = {"value": 0.5, "low": -math.inf, "high": math.inf, "gap": 0.1}
+    found = numbers({"limits": {"kl_nats[digits=4]": alone}})
+    assert found == {"limits.kl_nats[digits=4].value": 0.5, "limits.kl_nats[digits=4].gap": 0.1}
 
 
 def test_only_numbers_become_metrics() -> None:

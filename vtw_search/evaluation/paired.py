@@ -73,6 +73,8 @@ def is_exact(clusters: Sequence[str], binary: bool) -> bool:
 @lru_cache(maxsize=1024)
 def exact_drop_bound(losses: int, gains: int, count: int, level: float) -> float:
     """Bound P(loss) - P(gain) from above: the largest drop that `drop_p_value` does not refute at 1 - level."""
+    if losses == count:
+        return 1.0  # no drop is refuted
     alpha, estimate = 1 - level, (losses - gains) / count
     start = max(estimate, 0.0)
     drops = start + (1 - start) * np.geomspace(1e-5, 1, _SCAN)

@@ -17,7 +17,7 @@ from vtw_search.search.judge import judge_holdout
 from vtw_search.search.ledger import HoldoutLedger
 from vtw_search.search.limits import Limits
 from vtw_search.search.study import Study
-from vtw_search.search.study_settings import CONFIRMATION, SEARCH_SPLITS
+from vtw_search.search.study_settings import CONFIRMATION, HOLDOUT, SEARCH_SPLITS
 
 
 class Examination:
@@ -39,8 +39,7 @@ class Examination:
     def holdout(self, row: Row, limits: Limits) -> dict[str, Any]:
         """Return a policy's numbers on the holdout, their gap to the search's, and how often that holdout was used."""
         task, policy = self.study.settings.task, row.measurement.policy
-        if not self.study.is_known("holdout", [policy]):
-            self.ledger.add(self.search, task, self.study.splits.digest("holdout"), policy.label())
+        self._look_at_holdout(policy)
         frame = self.study.measure_holdout(policy)
         numbers = holdout_numbers(frame, policy)
         if "failure" not in numbers:
@@ -48,6 +47,17 @@ class Examination:
             searched = slices_of(self.study.samples(SEARCH_SPLITS)["slices"])
             numbers = with_gap(numbers, row, judge_holdout(limits, own, kept, searched))
         return {**numbers, "evaluations_of_this_holdout": self.ledger.count(task)}
+
+    def _look_at_holdout(self, policy: Policy) -> None:
+        """Note a look, unless the numbers were told before: keep-all's with every other policy's.
+
+        That there are records does not say so: the holdout's slices may depend on the policy.
+        """
+        task, digest = self.study.settings.task, self.study.splits.digest("holdout")
+        records, label = _digest_of(self.study.identity(HOLDOUT)), policy.label()
+        told = policy.is_keep_all or self.ledger.seen(task, digest, label, records=records)
+        if not (told and self.study.is_known("holdout", [policy])):
+            self.ledger.add(self.search, task, digest, label, records=records)
 
     def look_to_test(self, limits: Limits, policies: Sequence[Policy]) -> int:
         """Note a test, unless it is the same as before; other limits are another test, and so is another model."""

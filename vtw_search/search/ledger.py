@@ -28,7 +28,7 @@ class HoldoutLedger:
             search, task, policy: by whom, and what is looked at.
             digest: identifies the samples.
             split: its name.
-            under, records: identify a test, as for `tested`; None where none is made.
+            under, records: by which limits it is tested, and on which records, as for `tested`; None is not noted.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         entry = {"time": now, "search": search, "task": task, "split": split, "samples": digest, "policy": policy}
@@ -49,6 +49,15 @@ class HoldoutLedger:
         """
         wanted = {"task": task, "samples": digest, "policy": policy, "under": under, "records": records}
         return any(wanted.items() <= row.items() for row in self._entries())
+
+    def seen(self, task: str, digest: str, policy: str, *, records: str) -> bool:
+        """Whether a look at these very records of the holdout was noted before, by whichever search.
+
+        Args:
+            task, digest, policy, records: as for `tested`. Entries from before `records` was noted are of any.
+        """
+        wanted = {"task": task, "split": "holdout", "samples": digest, "policy": policy, "records": records}
+        return any(wanted.items() <= {"split": "holdout", "records": records, **row}.items() for row in self._entries())
 
     def count(self, task: str, split: str = "holdout") -> int:
         """Return how often a split of `task` was looked at, whatever part of it and by whichever search."""

@@ -217,6 +217,11 @@ def _closest(results: Sequence[StudyResult]) -> list[str]:
     ]  # fmt: skip
     if not whole:
         return []
-    worst = [max(rows, key=lambda row: max(relative_excess(row), default=0.0)) for rows in whole]
-    row = min(worst, key=lambda row: max(relative_excess(row), default=0.0))
+    # What lacks a time breaks nothing that is known, and is no more feasible for that.
+    worst = [max(rows, key=lambda row: (not row.feasible, _excess(row))) for rows in whole]
+    row = min(worst, key=_excess)
     return [f"closest is {row.measurement.policy.label()}, blocked on {row.measurement.task} by {row.status}"]
+
+
+def _excess(row: Row) -> float:
+    return max(relative_excess(row), default=0.0)

@@ -80,8 +80,8 @@ class Slices:
         return [replace(sample, slices={**sample.slices, **measured.get(sample.id, {})}) for sample in samples]
 
     def are_known(self, samples: Sequence[Sample], frame: pd.DataFrame) -> bool:
-        """Whether what samples' slices depend on was measured, given the sample records of their store."""
-        return self._pooled is None or self._measured(frame).keys() >= {sample.id for sample in samples}
+        """Whether what is needed for the slices of samples was measured, given the sample records of their store."""
+        return self._measured(frame).keys() >= {sample.id for sample in samples}
 
     def check(self, frame: pd.DataFrame) -> None:
         """Refuse to go on without the pooled grid's answers.

@@ -66,6 +66,8 @@ class Study:
 
     def measure_slices(self, splits: Sequence[str]) -> None:
         """Measure on `splits` what slices depend on, if a limit is on such a slice; EvidenceError if that fails."""
+        if not self.slices.needed:
+            return  # before the store is read, which takes long
         store, samples = self.store(splits), [sample for split in splits for sample in self.splits[split]]
         if self.slices.are_known(samples, store.samples()):
             return

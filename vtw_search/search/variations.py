@@ -61,7 +61,7 @@ def measure_noise(
         answers = _answered(loaded, samples, max_new_tokens, batch_size, policy)
     found = {}
     for variation in variations:
-        size = max(1, batch_size // 2) if variation == "batch" else batch_size
+        size = (batch_size // 2 or 2) if variation == "batch" else batch_size
         order = list(range(len(samples)))[:: -1 if variation == "batch" else 1]
         with _named(f"another {variation}", policy), _varied(loaded, variation, reload) as other:
             found[variation] = _divergences(other, samples, answers, order, size, policy)

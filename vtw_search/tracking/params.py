@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -53,8 +54,12 @@ def _text(value: Any) -> str:
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numeric leaves of a nested mapping as metrics; True and False count as 1 and 0."""
-    return {name: float(value) for name, value in flatten(values) if isinstance(value, int | float)}
+    """Return the numeric leaves of a nested mapping as metrics; True and False count as 1 and 0.
+
+    Infinite ones are left out, such as the interval around a single image: MLflow shows them as 1.8e308.
+    """
+    leaves = ((name, value) for name, value in flatten(values) if isinstance(value, int | float))
+    return {name: float(value) for name, value in leaves if math.isfinite(value)}
 
 
 def legal_name(name: str) -> str:
