@@ -140,7 +140,7 @@ def amdahl_ceiling(phases: Phases, kept_prefill: float, kept_decode: float) -> f
         phases: of the regime; the times of the reference count.
         kept_prefill: share of the decoder's prefill that no policy like this can save: the layers below its first
             stage, the text tokens above it and the language head, by macs.
-        kept_decode: the same share of a decode step.
+        kept_decode: share of a decode step: the layers below its first stage and the language head, by macs.
     """
     vision, prefill = phases.vision_ms, phases.prefill.medians()[0]
     decode = 0.0 if phases.decode is None else phases.decode.medians()[0] * (phases.output_tokens - 1)

@@ -71,6 +71,14 @@ def test_the_right_calls_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row.ceiling == pytest.approx(1.7, abs=0.3)
 
 
+def test_only_the_layers_below_limit_what_a_decode_step_may_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder_only(monkeypatch)
+    (row,) = runner(Policy.withdraw(2)).rows([replace(REGIME, output_tokens=60)])
+    step = row.reference.decode
+    # All but a few percent of the time are decode steps.
+    assert row.ceiling == pytest.approx(step.total / (sum(step.decoder_layers[:2]) + step.lm_head), rel=0.15)
+
+
 def test_a_policy_that_saves_nothing_is_not_praised(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder_only(monkeypatch)
     (row,) = runner(Policy.withdraw(6)).rows([REGIME])

@@ -138,7 +138,11 @@ class RegimeRunner:
         return compare(reference, {"candidate": candidate}, stopwatch, self.settings)["candidate"]
 
     def _kept(self, regime: Regime) -> tuple[float, float]:
-        """Return which shares of prefill and decode step no policy can save whose first stage is where ours is."""
+        """Return which shares of prefill and decode step no policy can save whose first stage is where ours is.
+
+        In the prefill its text tokens go through all layers. A step may save more than its share of macs, since it
+        waits for weights and cache to be read: only the layers below are sure to stay.
+        """
         cost = prefill_cost(self.adapter, self.model, regime)
         layers, length = len(cost.shape.layers), regime.visual_tokens + regime.prompt_tokens
         first = min((stage.layer for stage in self.policy.stages), default=layers)
@@ -146,8 +150,8 @@ class RegimeRunner:
         generated = max(0, regime.output_tokens - 2)
         prefill = [cost.prefill_macs(tokens) for tokens in (least, full)]
         shares = [each.decoder + each.lm_head for each in prefill]
-        decode = [cost.decode_macs(tokens, generated).total for tokens in (least, full)]
-        return shares[0] / shares[1], decode[0] / decode[1]
+        step = cost.decode_macs(full, generated)
+        return shares[0] / shares[1], (sum(step.decoder_layers[:first]) + step.lm_head) / step.total
 
 
 def prefill_cost(adapter: Adapter, model: Any, regime: Regime) -> PrefillCost:

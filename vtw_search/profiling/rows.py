@@ -40,7 +40,7 @@ class RegimeRow:
         left_out: why the vision parts are in no macs and no times, part by part; empty where they are.
         phases: all times.
         speedup, first_token_speedup, decode_speedup: reference / candidate, of the whole answer and of its parts.
-        ceiling: the speed-up if everything that the policy touches took no time.
+        ceiling: the speed-up if everything that the policy touches took no time; of a decode step, whole layers.
         gaining_outputs: for how many output tokens the candidate is faster; None for never.
         verdict: in words; None without times.
         problems: why times should not be relied upon.
