@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,6 +18,8 @@ from pydantic import BaseModel, ValidationError
 from vtw_search.errors import ConfigError, near_matches
 from vtw_search.settings import SearchConfig, StorageSettings
 
+# Settings that begin empty and take entries of any name.
+_OPEN = ("limits.at_most", "limits.slices", "limits.weights", "limits.per_task", "space.recipes")
 _Settings = TypeVar("_Settings", bound=BaseModel)
 
 
@@ -32,12 +36,16 @@ def compose_config(
     primary: str, model: type[BaseModel], overrides: Sequence[str], config_dirs: Sequence[str] = ()
 ) -> DictConfig:
     """Compose `conf/<primary>.yaml`; `model` knows its keys, for near matches. Raises ConfigError."""
+    for folder in config_dirs:
+        if not Path(folder).is_dir():
+            raise ConfigError("a folder of settings must exist", value=folder, remedy="correct --config-dir")
     extra = [f"hydra.searchpath=[{','.join('file://' + folder for folder in config_dirs)}]"] if config_dirs else []
     try:
         with initialize_config_module("conf", version_base="1.3"):
-            return compose(primary, overrides=[*overrides, *extra])
-    except MissingConfigException as error:
-        raise _unknown_option(error) from error
+            try:
+                return compose(primary, overrides=[*overrides, *extra])
+            except MissingConfigException as error:
+                raise _unknown_option(error) from error
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         raise _bad_override(error, list(overrides), model) from error
 
@@ -70,7 +78,7 @@ def validated(model: type[_Settings], content: Mapping[str, Any]) -> _Settings:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ConfigError("; ".join(_problem(detail) for detail in error.errors())) from error
+        raise ConfigError("; ".join(_problems(error))) from error
 
 
 def _as_config(composed: DictConfig | Mapping[str, Any]) -> DictConfig:
@@ -95,20 +103,30 @@ def _check_storage(storage: StorageSettings) -> None:
         )
 
 
-def _problem(detail: Any) -> str:
-    # A union reports one problem per member; the member's name is no part of the setting's name.
-    place = ".".join(
-        str(part) for part in detail["loc"] if not re.search(r"[\[(]|^(float|int|str|constrained)", str(part))
-    )
-    return f"{place}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"
+def _problems(error: ValidationError) -> list[str]:
+    """Return one text per setting; none of a setting whose parts are wrong, for those are named."""
+    found: dict[str, list[Any]] = {}
+    for detail in error.errors():
+        # A union reports one problem per member; the member's name is no part of the setting's name.
+        parts = (str(part) for part in detail["loc"])
+        place = ".".join(part for part in parts if not re.search(r"[\[(]|^(float|int|str|constrained)", part))
+        found.setdefault(place, []).append(detail)
+    return [_problem(place, found[place]) for place in found if not any(each.startswith(f"{place}.") for each in found)]
+
+
+def _problem(place: str, details: Sequence[Any]) -> str:
+    messages = [detail["msg"].removeprefix("Value error, ") for detail in details]
+    first, *others = (message[0].lower() + message[1:] for message in messages)
+    text = " or ".join(dict.fromkeys([first, *(other.removeprefix("input should be ") for other in others)]))
+    # What concerns several settings has no place, and its value would be all of them.
+    return f"{place}: {text}, got {details[0]['input']!r}" if place else text
 
 
 def _unknown_option(error: MissingConfigException) -> ConfigError:
-    name = str(error.missing_cfg_file or "")
-    group, _, option = name.rpartition("/")
-    if not error.options:
-        return ConfigError(str(error).splitlines()[0], remedy="check the name and --config-dir")
-    return ConfigError(f"unknown {group or 'config'} {option!r}", remedy=near_matches(option, error.options))
+    """Name what there is instead; Hydra's configuration must still be open, for it says nothing of a list's options."""
+    group, _, option = str(error.missing_cfg_file or "").rpartition("/")
+    options = error.options or GlobalHydra.instance().config_loader().get_group_options(group)
+    return ConfigError(f"unknown {group or 'config'} {option!r}", remedy=near_matches(option, options))
 
 
 def _bad_override(error: Exception, overrides: list[str], model: type[BaseModel]) -> ConfigError:
@@ -117,10 +135,14 @@ def _bad_override(error: Exception, overrides: list[str], model: type[BaseModel]
     if key is None or "override" not in text.lower():
         return ConfigError(text, value=" ".join(overrides), remedy="overrides look like group=option or key.sub=value")
     # What is read from the group `task` is in `tasks`, where a configuration has them.
-    known = [*_known_keys(model), *(["task", "task.path"] if "tasks" in model.model_fields else [])]
+    of_a_task = ["task", "task.path", "task.name", "task.max_new_tokens"]
+    known = [*_known_keys(model), *(of_a_task if "tasks" in model.model_fields else [])]
     if key.group(1) in known:
         remedy = f"write +{key.group(1)}.<task>.<limit>=<value>"
         return ConfigError(f"entries are added to {key.group(1)} with a plus", value=" ".join(overrides), remedy=remedy)
+    for place in (place for place in _OPEN if place in known and key.group(1).startswith(f"{place}.")):
+        entry = next(each for each in overrides if each.startswith(key.group(1)))
+        return ConfigError(f"entries are added to {place} with a plus", value=entry, remedy=f"write +{entry}")
     close = difflib.get_close_matches(key.group(1), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
     return ConfigError(f"unknown option {key.group(1)!r}", remedy=hint)

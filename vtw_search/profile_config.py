@@ -16,7 +16,7 @@ from vtw_search.config import compose_config, content_of, validated
 from vtw_search.errors import ConfigError, near_matches
 from vtw_search.facts import ModelFacts
 from vtw_search.policies import Policy
-from vtw_search.recipes import find_recipe
+from vtw_search.recipes import find_recipe, recipe_policy
 from vtw_search.settings import Count, Group, ModelSettings, Name, Repeats, TrackingSettings
 
 Axis = Annotated[tuple[Count, ...], Field(min_length=1)]
@@ -60,17 +60,18 @@ class RecipeSettings(BaseModel):
 
         Raises:
             ConfigError: a parameter does not exist, or the parameters do not go together.
+            PolicyError: a parameter has a value that no stage of a policy can have.
             UnknownNameError: there is no such recipe.
         """
-        recipe, given = find_recipe(self.name), {k: v for k, v in (self.model_extra or {}).items() if v is not None}
-        parameters = recipe.parameters(facts)
+        given = {key: value for key, value in (self.model_extra or {}).items() if value is not None}
+        parameters = find_recipe(self.name).parameters(facts)
         for key in given:
             if key not in parameters:
                 raise ConfigError(
                     f"unknown parameter {key!r} of recipe {self.name!r}", remedy=near_matches(key, parameters)
                 )
         chosen = {key: given.get(key, parameter.default) for key, parameter in parameters.items()}
-        policy = recipe.policy(facts, chosen)
+        policy = recipe_policy(self.name, facts, chosen)
         if policy is None:
             raise ConfigError(f"the parameters of recipe {self.name!r} must go together", value=chosen)
         return policy

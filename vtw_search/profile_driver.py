@@ -18,7 +18,7 @@ from profilers.environment import Environment
 from profilers.timing import ProtocolSettings
 from vtw_search.adapters import Adapter, find_adapter
 from vtw_search.errors import ConfigError, ModelError
-from vtw_search.evaluation.model import DTYPES, load_model
+from vtw_search.evaluation.model import DTYPES, load_model, usable_device
 from vtw_search.facts import ModelFacts
 from vtw_search.files import write_text_atomically
 from vtw_search.policies import Certificate, Policy, load_policy
@@ -94,10 +94,8 @@ def _model(config: ProfileConfig) -> Any:
     architecture = load_architecture(settings.path)
     if config.profile.repeats == 0:
         return build_on_meta(architecture).to(DTYPES[settings.dtype])
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
-    return build_random(
-        architecture, device=torch.device(device), dtype=DTYPES[settings.dtype], attention=settings.attention
-    )
+    device = torch.device(usable_device(settings.device))
+    return build_random(architecture, device=device, dtype=DTYPES[settings.dtype], attention=settings.attention)
 
 
 def _policy(config: ProfileConfig, facts: ModelFacts) -> tuple[Policy, Certificate | None]:
@@ -106,11 +104,16 @@ def _policy(config: ProfileConfig, facts: ModelFacts) -> tuple[Policy, Certifica
         return config.recipe.policy(facts), None
     assert config.policy is not None, "the configuration has either of them"
     policies = load_policy(config.policy)
-    task = config.policy_task
+    policies.require_model(facts.fingerprint)
+    task, tasks = config.policy_task, ", ".join(policies.tasks) or "none"
     if task is not None and task not in policies.tasks:
-        remedy = f"choose one of {', '.join(policies.tasks) or 'none'}, or leave policy_task out for the default"
+        remedy = f"choose one of {tasks}, or leave policy_task out for the default"
         raise ConfigError("the policy file must have the task", value=task, remedy=remedy)
-    return policies.for_task(task), policies.certificate
+    policy = policies.for_task(task)
+    if policy.is_keep_all:
+        remedy = f"choose another with policy_task, one of {tasks}"
+        raise ConfigError("a profile needs a policy by which tokens leave", value=task or "the default", remedy=remedy)
+    return policy, policies.certificate
 
 
 def _timing(config: ProfileConfig) -> ProtocolSettings | None:

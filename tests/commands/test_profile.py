@@ -85,14 +85,17 @@ def test_a_7b_model_is_counted_without_weights(capsys: Any, monkeypatch: pytest.
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "give either policy=<file> or recipe=<name>"),
+        ([], "vtw-profile: give either policy=<file> or recipe=<name>, such as recipe=vtw recipe.layer=16\n"),
         ([*VTW, "policy=p.json"], "give either policy=<file> or recipe=<name>"),
         (["recipe=fastv", "+recipe.layr=3"], "unknown parameter 'layr' of recipe 'fastv'; did you mean 'layer'"),
         (["recipe=vtv", "recipe.layer=3"], "unknown recipe 'vtv'; did you mean 'vtw'"),
         (["recipe=vtw", "recipe.layer=0"], "a withdrawal layer K must be an integer of at least 1, got 0"),
         (["recipe=vtw", "recipe.layer=99"], "must lie in 1..12"),
         ([*VTW, "profile.batch=[]"], "profile.batch: tuple should have at least 1 item"),
-        ([*VTW, "profile.batch=[-1]"], "profile.batch.0: input should be greater than or equal to 1, got -1"),
+        (
+            [*VTW, "profile.batch=[-1]"],
+            "vtw-profile: profile.batch.0: input should be greater than or equal to 1, got -1",
+        ),
         ([*VTW, "profile.batches=[1]"], "unknown option 'profile.batches'; did you mean profile.batch"),
         ([*VTW, "weights=random"], "unknown architecture 'reference'; "),
         (["policy=nowhere.json"], "nowhere.json"),
@@ -228,6 +231,25 @@ def test_the_policy_of_a_task_is_profiled(capsys: Any, monkeypatch: pytest.Monke
     assert (
         "must have the task, got 'digits'; choose one of digits_read, or leave policy_task out for the default" in told
     )
+
+
+def test_a_policy_of_another_model_and_keep_all_are_refused(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    facts = find_adapter(model := load_model("reference", device="cpu").model).facts(model)
+    chosen = TaskPolicy(policy=Policy.withdraw(4))
+    save_policy(PolicySet(model=facts.fingerprint, tasks={"digits_read": chosen}), tmp_path / "policy.json")
+    told = refused(capsys, monkeypatch, tmp_path, "policy=policy.json", "profile=macs")
+    assert "tokens leave, got 'the default'; choose another with policy_task, one of digits_read" in told
+    arguments = ("policy_task=digits_read", "model=llava_1_5_7b", "weights=random", "profile=macs")
+    told = refused(capsys, monkeypatch, tmp_path, "policy=policy.json", *arguments)
+    assert "the policy file is for reference_model" in told
+
+
+def test_help_shows_every_setting(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    profile(monkeypatch, tmp_path, "--help")
+    shown = capsys.readouterr().out
+    assert all(f"\n{name}:" in shown for name in ("policy", "policy_task", "weights", "profile"))
 
 
 def test_visual_tokens_must_be_given_where_an_image_says_nothing(

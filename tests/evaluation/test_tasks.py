@@ -146,7 +146,7 @@ def _images(folder: Path, *names: str) -> None:
         ({**GOOD, "id": "1"}, "line 2, field id"),
         ({**GOOD, "id": "2", "answers": []}, "line 2, field answers"),
         ({**GOOD, "id": "2", "prompt": ""}, "line 2, field prompt"),
-        ({**GOOD, "id": "2", "images": "a.png"}, "line 2, field images"),
+        ({**GOOD, "id": "2", "images": "a.png"}, "line 2, field images.*got 'a.png'"),
         ({**GOOD, "id": "2", "metric": "exact"}, "line 2, field metric.*exact_match"),
         ({**GOOD, "id": "2", "anwser": 1}, "line 2, field anwser"),
         ([1], "line 2, field the whole line"),
@@ -175,7 +175,7 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     check_images(samples[:1])
     with pytest.raises(TaskError, match=r"'2'.*b\.png"):
         check_images(samples)
-    with pytest.raises(TaskError, match=r"none\.png"):
+    with pytest.raises(TaskError, match=r"line 1, field images: must be files, got 'none\.png'"):
         read_jsonl(_jsonl(tmp_path, {**GOOD, "images": ["none.png"]}))
 
 

@@ -113,6 +113,14 @@ def _levels(axes: Axes) -> list[float]:
     return [float(line.get_ydata()[0]) for line in axes.lines if line.get_linestyle() == "--"]  # type: ignore[index, arg-type]
 
 
+def test_the_axis_that_columns_share_holds_every_divergence() -> None:
+    first, second = study("near", middle=1.0), study("far")
+    rows = [replace(row, measurement=row.measurement.model_copy(update={"kl_answer_nats": 1e-4})) for row in first.rows]
+    panels = curves_figure([replace(first, rows=tuple(rows)), second]).axes[2:]
+    largest = max(value for _, value in points_of(panels[1].lines[0]))
+    assert all(panel.get_ylim()[0] < 1e-5 < largest < panel.get_ylim()[1] for panel in panels)
+
+
 def test_zero_divergence_is_drawn_at_a_floor_that_is_stated() -> None:
     figure = curves_figure([study()])
     figure.draw_without_rendering()

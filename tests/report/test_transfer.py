@@ -79,7 +79,7 @@ def test_the_terminal_has_the_table_the_price_and_the_tests(sharing: Sharing) ->
     show_studies(console, [replace(study(), holdout=holdout)], Path("runs/a/policy.json"), sharing)
     text = console.export_text()
     assert "first: 80.0% of keep-all's macs instead of 70.0%, 100 macs more per prefill" in text
-    assert "all together: 80.0% of keep-all's macs instead of 75.0%, 100 macs more per prefill" in text
+    assert "all together: 80.0% of keep-all's macs instead of 75.0%, 100 macs more over a prefill of each" in text
     assert "tested with 95% confidence" in text
     assert max(len(line) for line in text.splitlines()) <= 100
     assert price_lines(replace(sharing, shared=None)) == []

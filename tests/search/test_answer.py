@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ tables = st.lists(
     ),
     max_size=LAYERS - 1,
 )  # fmt: skip
+
+
+def test_a_time_that_should_not_be_relied_upon_has_a_question_mark() -> None:
+    rows = [row(0, KEEP_ALL), row(1, (0.9, 50, 0.0, -1.0, False))]
+    timed = {"latency_ms": 1.0, "latency_ratio": 0.8}
+    for problems, text in ((None, "0.80 of the prefill time"), ("others were busy", "0.80? of the prefill time")):
+        changes = {**timed, "latency_problems": problems}
+        fast = replace(rows[1], measurement=rows[1].measurement.model_copy(update=changes))
+        assert text in choose([rows[0], fast]).verdict
 
 
 @given(tables)

@@ -1,4 +1,4 @@
-"""What the README shows works: its example of a task of one's own."""
+"""What the README shows works: its examples of a task of one's own and of applying a policy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from vtw_search import Policy, PolicySet, save_policy
+from vtw_search.evaluation.model import load_model
+from vtw_search.policies import TaskPolicy
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -27,6 +31,17 @@ def test_the_example_of_a_task_of_ones_own(tmp_path: Path) -> None:
     output = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     assert "mine" in output
     assert (tmp_path / "runs" / "readme" / "policy.json").exists()
+
+
+def test_the_example_of_applying_a_policy(tmp_path: Path) -> None:
+    chosen = TaskPolicy(policy=Policy.withdraw(3))
+    fingerprint = load_model("reference", device="cpu").facts.fingerprint
+    (tmp_path / "runs" / "my-search").mkdir(parents=True)
+    policies = PolicySet(model=fingerprint, tasks={"easy_vqa_yesno": chosen})
+    save_policy(policies, tmp_path / "runs" / "my-search" / "policy.json")
+    command = [sys.executable, "-c", block("python", "load_model")]
+    output = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert output.strip() in ("['yes']", "['no']")
 
 
 def test_the_readme_names_only_files_and_targets_that_exist() -> None:

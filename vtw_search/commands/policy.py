@@ -41,9 +41,13 @@ _CHECK = (
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    from transformers.utils import logging
+
     from vtw_search.conformance import check_model, processor_probes
     from vtw_search.evaluation.model import load_model
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     loaded = load_model(
         arguments.model, revision=arguments.revision, device=arguments.device, dtype=arguments.dtype,
         attention=arguments.attention,

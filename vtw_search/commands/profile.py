@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import shutil
 import sys
+from importlib import resources
 from pathlib import Path
 
 from vtw_search.commands.entry import run_command
 
+_USAGE = """vtw-profile: what a policy costs and gains, in every regime asked for.
+
+    vtw-profile policy=runs/my-search/policy.json policy_task=digits_read
+    vtw-profile recipe=vtw recipe.layer=16 model=llava_1_5_7b weights=random profile=macs
+
+Settings and their defaults; groups, such as model, are the folders of conf:
+"""
 _NEEDED = ("hydra", "fvcore", "scipy", "matplotlib", "rich", "mlflow")
 
 
@@ -27,6 +35,9 @@ def _run() -> None:
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     arguments = get_args_parser().parse_args()
+    if arguments.help:
+        print(_USAGE, resources.files("conf").joinpath("vtw_profile.yaml").read_text(), sep="\n", end="")
+        return
     extra = [str(Path(arguments.config_dir).resolve())] if arguments.config_dir else []
     config = load_profile_config(*arguments.overrides, config_dirs=extra)
     run_profile(config, Console(width=max(150, shutil.get_terminal_size((150, 24)).columns)))

@@ -52,10 +52,11 @@ def load_model(
     """Load `path` (a folder, a Hub id, or `reference` for the embedded model) without remote code.
 
     Raises:
-        ModelError: there is no such model, its weights are missing or not safetensors, or its family is not supported.
+        ModelError: there is no such model or device, its weights are missing or not safetensors, or its family is not
+            supported.
     """
     source = str(REFERENCE_MODEL) if path == "reference" else path
-    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    target = usable_device(device)
     try:
         processor: Any = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             source, revision=revision, trust_remote_code=False
@@ -88,6 +89,18 @@ def load_model(
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     return LoadedModel(model, processor, adapter, facts, identity)
+
+
+def usable_device(asked: str) -> str:
+    """Return the device that was asked for, the GPU for `auto` if there is one; ModelError if it cannot be used."""
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=asked)
+    except (RuntimeError, AssertionError) as error:
+        remedy = f"{_first_line(error)}; choose auto, cpu or a device that this machine and this torch have"
+        raise ModelError("a device must be usable", value=asked, remedy=remedy) from error
+    return asked
 
 
 def _files_digest(folder: Path) -> str | None:

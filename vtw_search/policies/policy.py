@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
-from vtw_search.errors import PolicyError, UnknownTaskWarning, near_matches
+from vtw_search.errors import PolicyError, PolicyFileError, UnknownTaskWarning, near_matches
 from vtw_search.facts import ModelFingerprint
 from vtw_search.policies.certificate import Certificate
 
@@ -162,3 +162,10 @@ class PolicySet(BaseModel):
             hint = near_matches(task, self.tasks)
             warnings.warn(f"no policy for task {task!r}, using the default; {hint}", UnknownTaskWarning, stacklevel=2)
         return self.default
+
+    def require_model(self, found: ModelFingerprint) -> None:
+        """Raise PolicyFileError unless the policies can run on a model: it has the shape of the one they are for."""
+        if not self.model.same_shape(found):
+            remedy = "load the model that the file names, or search a policy for this one"
+            rule = f"the policy file is for {self.model.describe()}"
+            raise PolicyFileError(rule, value=found.describe(), remedy=remedy)

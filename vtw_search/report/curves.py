@@ -53,6 +53,9 @@ def curves_figure(results: Sequence[StudyResult]) -> Figure:
         top.set_title(title, fontsize=drawing.FONT + 1, fontweight="bold", color=drawing.INK, parse_math=False)
         _accuracy_panel(top, result, size)
         _kl_panel(bottom, result, size, floor)
+    # Only now: setting one end of the axis that the columns share freezes the other.
+    for bottom in panels[1]:
+        _decades(bottom, floor)
     panels[0, 0].set_ylabel("accuracy", fontsize=drawing.FONT, color=drawing.INK)
     words = quantities.kl_name(results).replace(", ", ",\n")
     panels[1, 0].set_ylabel(f"{words}, nats", fontsize=drawing.SMALL + 0.5, color=drawing.INK, parse_math=False)
@@ -89,7 +92,6 @@ def _kl_panel(axes: Axes, result: StudyResult, size: float, floor: float) -> Non
         drawing.draw_limit(axes, max(limit, floor), f"KL ≤ {limit:g}", above=reached or limit <= floor, right=reached)
     if kinds.is_withdrawal(result.chosen.measurement.policy):
         axes.axvline(result.chosen.measurement.layer, color=drawing.VERMILLION, linewidth=1.2, linestyle=":")
-    _decades(axes, floor)
 
 
 def _mostly(result: StudyResult, holds: Callable[[Row], bool]) -> bool:

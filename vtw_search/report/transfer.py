@@ -60,13 +60,14 @@ def price_lines(sharing: Sharing) -> list[str]:
     """Return what each task pays for the shared policy, and all of them; nothing without one."""
     if sharing.shared is None:
         return []
-    prices = {**sharing.shared.prices, "all together": sharing.shared.total}
-    return [f"{task}: {_price(price)}" for task, price in prices.items()]
+    shared = sharing.shared
+    lines = [f"{task}: {_price(price)} per prefill" for task, price in shared.prices.items()]
+    return [*lines, f"all together: {_price(shared.total)} over a prefill of each"]
 
 
 def _price(price: Price) -> str:
     own, shared = (100 * macs / price.keep_all for macs in (price.own, price.shared))
-    lost = f"{quantities.humanised(abs(price.lost))} macs {'more' if price.lost >= 0 else 'fewer'} per prefill"
+    lost = f"{quantities.humanised(abs(price.lost))} macs {'more' if price.lost >= 0 else 'fewer'}"
     return f"{shared:.1f}% of keep-all's macs instead of {own:.1f}%, {lost}"
 
 

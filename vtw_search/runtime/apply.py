@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from vtw_search.adapters import Adapter, find_adapter, patched_by
-from vtw_search.errors import PolicyError, PolicyFileError, RuntimeUseError
+from vtw_search.errors import PolicyError, RuntimeUseError
 from vtw_search.facts import ModelFacts
 from vtw_search.policies import Policy, PolicySet
 from vtw_search.runtime.certificates import require_certificate
@@ -112,7 +112,7 @@ def apply_policy(model: nn.Module, policies: Policy | PolicySet, task: str | Non
     model = unwrapped(model)
     adapter = find_adapter(model)
     if isinstance(policies, PolicySet):
-        _check_model(policies, adapter.facts(model))
+        policies.require_model(adapter.facts(model).fingerprint)
     if adapter.needs_certificate:
         require_certificate(model, policies.certificate if isinstance(policies, PolicySet) else None)
     with run_under_policy(model, adapter, policies, task) as active:
@@ -142,13 +142,6 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def check_policy(policy: Policy, facts: ModelFacts) -> None:
     """Raise PolicyError or UnknownNameError unless the policy keeps the rules and the model can do what it asks."""
     make_ready(policy, facts)
-
-
-def _check_model(policies: PolicySet, facts: ModelFacts) -> None:
-    wanted, found = policies.model, facts.fingerprint
-    if not wanted.same_shape(found):
-        remedy = "load the model that the file names, or search a policy for this one"
-        raise PolicyFileError(f"the policy file is for {wanted.describe()}", value=found.describe(), remedy=remedy)
 
 
 def _occupy(model: nn.Module, stack: ExitStack) -> None:

@@ -106,7 +106,8 @@ def _chosen_text(chosen: Row, keep_all: Row) -> str:
     assert measurement.accuracy is not None
     saved = f"{1 - measurement.macs_ratio:.0%} fewer macs"
     if measurement.latency_ratio is not None:
-        saved += f", {measurement.latency_ratio:.2f} of the prefill time"
+        unsure = "?" if measurement.latency_problems else ""
+        saved += f", {measurement.latency_ratio:.2f}{unsure} of the prefill time"
     scores = f"accuracy {measurement.accuracy:.3f} against {keep_all.measurement.accuracy:.3f}"
     judged = [judgement.value for judgement in chosen.judgements if judgement.limit == "kl_nats"]
     divergence = f"KL {judged[0] if judged else measurement.kl_answer_nats:.2g} nats"

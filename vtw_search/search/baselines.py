@@ -110,10 +110,15 @@ def compared(winner: Row, baselines: Sequence[Row], frame: pd.DataFrame) -> tupl
     return tuple(found)
 
 
+def affordable(winner: Row, baselines: Sequence[Baseline]) -> list[Baseline]:
+    """Return the baselines that cost no more than the winner."""
+    cost = winner.measurement.macs or 0
+    return [each for each in baselines if (each.row.measurement.macs or 0) <= cost * _SAME_MACS]
+
+
 def not_beaten(winner: Row, baselines: Sequence[Baseline]) -> list[Baseline]:
     """Return the baselines that cost no more than the winner and are not surely worse: its interval reaches 0."""
-    cost = winner.measurement.macs or 0
-    return [each for each in baselines if (each.row.measurement.macs or 0) <= cost * _SAME_MACS and each.low <= 0]
+    return [each for each in affordable(winner, baselines) if each.low <= 0]
 
 
 def baselines_text(winner: Row, baselines: Sequence[Baseline]) -> str:
@@ -122,6 +127,8 @@ def baselines_text(winner: Row, baselines: Sequence[Baseline]) -> str:
         return ""
     equal = not_beaten(winner, baselines)
     if not equal:
-        return f"; surely more accurate than every baseline of its macs, of {len(baselines)}"
+        return f"; surely more accurate than every baseline that costs no more ({len(affordable(winner, baselines))})"
     best = max(equal, key=lambda each: each.row.measurement.accuracy or 0.0).row.measurement
-    return f"; NOT surely better than the baseline {best.policy.label()}, accuracy {best.accuracy:.3f} at the same macs"
+    share = (best.macs or 0) / (winner.measurement.macs or 1)
+    scored = f"accuracy {best.accuracy:.3f} at {share:.0%} of its macs"
+    return f"; NOT surely better than the baseline {best.policy.label()}, {scored}"

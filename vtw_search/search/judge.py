@@ -15,7 +15,10 @@ from vtw_search.search.limits import Limits, QualityLimit
 
 # Columns of a measurement that are costs, so that a limit on them makes sense: told by what their name says.
 _UNITS = ("macs", "latency", "bytes", "cache", "tokens")
-COSTS = tuple(name for name in Measurement.model_fields if any(unit in name for unit in _UNITS))
+_NO_COSTS = ("latency_repeats", "latency_problems")
+COSTS = tuple(
+    name for name in Measurement.model_fields if any(unit in name for unit in _UNITS) and name not in _NO_COSTS
+)
 
 
 def judge(

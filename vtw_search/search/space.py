@@ -13,7 +13,7 @@ import numpy as np
 from vtw_search.errors import ConfigError, near_matches
 from vtw_search.facts import ModelFacts
 from vtw_search.policies import Policy
-from vtw_search.recipes import Value, find_recipe
+from vtw_search.recipes import Value, find_recipe, recipe_policy
 from vtw_search.recipes.base import layers_of, some
 from vtw_search.runtime import make_ready
 
@@ -40,7 +40,7 @@ class Space:
 
     def policy(self, recipe: str, chosen: Mapping[str, Any]) -> Policy | None:
         """Return the policy of a combination; None where its parts do not go together."""
-        return find_recipe(recipe).policy(self.facts, chosen)
+        return recipe_policy(recipe, self.facts, chosen)
 
     def starts(self) -> Iterator[Combination]:
         """Yield the combinations that a sampler starts from: every recipe's default, and all of `vtw`."""

@@ -56,8 +56,16 @@ def read_jsonl(path: Path) -> list[Sample]:
         rows.append(row)
     if not rows:
         raise TaskError("a task file must hold at least one sample", value=str(path))
+    for number, row in zip(seen.values(), rows, strict=True):
+        _require_images(row, path.parent, f"{path}, line {number}, field images")
     clusters = _clusters(rows, path.parent)
     return [_sample(row, cluster, path.parent) for row, cluster in zip(rows, clusters, strict=True)]
+
+
+def _require_images(row: JsonlRow, folder: Path, place: str) -> None:
+    for name in row.images:
+        if not (folder / name).is_file():
+            raise TaskError(f"{place}: must be files", value=name, remedy=f"paths are relative to {folder.resolve()}")
 
 
 def _clusters(rows: list[JsonlRow], folder: Path) -> list[str]:
@@ -92,7 +100,8 @@ def _parse(line: str, place: str) -> JsonlRow:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the whole line"
-        raise TaskError(f"{place}, field {field}: {first['msg']}") from error
+        value = None if first["type"] == "missing" else first["input"]
+        raise TaskError(f"{place}, field {field}: {first['msg']}", value=value) from error
     except UnknownNameError as error:
         raise TaskError(f"{place}, field metric: {error}") from error
     return row
