@@ -19,7 +19,7 @@ from vtw_search.errors import ConfigError, near_matches
 from vtw_search.settings import SearchConfig, StorageSettings
 
 # Settings that begin empty and take entries of any name.
-_OPEN = ("limits.at_most", "limits.slices", "limits.weights", "limits.per_task", "space.recipes")
+_OPEN = ("limits.at_most", "limits.slices", "limits.weights", "limits.per_task", "space.recipes", "recipe")
 _Settings = TypeVar("_Settings", bound=BaseModel)
 
 

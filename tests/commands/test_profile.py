@@ -88,6 +88,11 @@ def test_a_7b_model_is_counted_without_weights(capsys: Any, monkeypatch: pytest.
         ([], "vtw-profile: give either policy=<file> or recipe=<name>, such as recipe=vtw recipe.layer=16\n"),
         ([*VTW, "policy=p.json"], "give either policy=<file> or recipe=<name>"),
         (["recipe=fastv", "+recipe.layr=3"], "unknown parameter 'layr' of recipe 'fastv'; did you mean 'layer'"),
+        (
+            ["recipe=fastv", "recipe.keep=0.5"],
+            "added to recipe with a plus, got 'recipe.keep=0.5'; write +",
+        ),
+        (["recipe=fastv", "+recipe.keep=1.5"], "the parameters of recipe 'fastv' must make a policy"),
         (["recipe=vtv", "recipe.layer=3"], "unknown recipe 'vtv'; did you mean 'vtw'"),
         (["recipe=vtw", "recipe.layer=0"], "a withdrawal layer K must be an integer of at least 1, got 0"),
         (["recipe=vtw", "recipe.layer=99"], "must lie in 1..12"),

@@ -115,8 +115,9 @@ def _levels(axes: Axes) -> list[float]:
 
 def test_the_axis_that_columns_share_holds_every_divergence() -> None:
     first, second = study("near", middle=1.0), study("far")
-    rows = [replace(row, measurement=row.measurement.model_copy(update={"kl_answer_nats": 1e-4})) for row in first.rows]
-    panels = curves_figure([replace(first, rows=tuple(rows)), second]).axes[2:]
+    small = {"kl_answer_nats": 1e-4, "kl_answer_nats_low": 1e-4, "kl_answer_nats_high": 1e-4}
+    changed = [row.measurement.model_copy(update=small) for row in first.rows]
+    panels = curves_figure([replace(first, rows=tuple(Row(each, judge(each)) for each in changed)), second]).axes[2:]
     largest = max(value for _, value in points_of(panels[1].lines[0]))
     assert all(panel.get_ylim()[0] < 1e-5 < largest < panel.get_ylim()[1] for panel in panels)
 

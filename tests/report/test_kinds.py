@@ -69,6 +69,28 @@ def mixed() -> StudyResult:
     )
 
 
+def test_the_legend_fits_the_figure_and_a_limit_is_written_beside_no_point(mixed: StudyResult) -> None:
+    pair = Policy(stages=(prune(2, "image_text_relevance"), prune(5, "visual_received"), prune(7, "image_text_score")))
+    rows = [
+        replace(row, measurement=row.measurement.model_copy(update={"policy": pair})) if place == 3 else row
+        for place, row in enumerate(mixed.rows)
+    ]
+    # Points at the left end, right above the limit, where its text stands otherwise.
+    near = [measure("t", layer, accuracy=0.9, macs_ratio=0.28, policy=RANDOM) for layer in (1, 2)]
+    baselines = [Baseline(Row(each, ()), 0.1, 0.05, 0.15) for each in near]
+    figure = front_figure(replace(mixed, rows=tuple(rows), baselines=tuple(baselines)))
+    figure.draw_without_rendering()
+    axes, page = figure.axes[0], figure.bbox
+    legend = axes.get_legend()
+    assert legend is not None
+    box, plot = legend.get_window_extent(), axes.get_window_extent()
+    assert page.x0 <= box.x0 < box.x1 <= page.x1
+    assert plot.y1 <= box.y0
+    assert plot.width > 0.8 * page.width
+    [limit] = [text.get_window_extent() for text in axes.texts if text.get_text().startswith("drop")]
+    assert not any(limit.contains(*axes.transData.transform((28, row.accuracy))) for row in near)
+
+
 def test_kinds_have_colours_and_markers_of_their_own_and_a_legend(mixed: StudyResult) -> None:
     assert not by_layer(mixed)
     marks = marks_of(mixed)

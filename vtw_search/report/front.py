@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from vtw_search.report.labels import PointLabel
 
 _X_LABEL = "multiply-adds of one prefill, % of keep-all"
+# At the legend's size: of a line, of what stands before a name.
+_LEGEND_CHARACTERS, _KEY_CHARACTERS = 126, 8
+_LEGEND_LINE_INCHES = 0.2
 _Point = tuple[float, float]
 
 
@@ -45,11 +49,11 @@ def front_figure(result: StudyResult) -> Figure:
     Withdrawals are labelled with their K; where other policies were searched, colour and marker say which operators
     act. Rows without these numbers are named in a footnote.
     """
-    named = not kinds.by_layer(result) or bool(result.baselines)
-    figure = drawing.blank_figure(
-        5.0 if named else 4.4, _X_LABEL, header=[quantities.one_line(result.task, 80), result.verdict],
-        notes=_notes(result),
-    )  # fmt: skip
+    named = _names(result)
+    columns = _columns(named)
+    height = 4.4 + _LEGEND_LINE_INCHES * math.ceil(len(named) / columns)
+    header = [quantities.one_line(result.task, 80), result.verdict]
+    figure = drawing.blank_figure(height, _X_LABEL, header=header, notes=_notes(result))
     axes = figure.subplots()
     drawing.style_axes(axes)
     axes.set_ylabel("accuracy", fontsize=drawing.FONT, color=drawing.INK)
@@ -60,11 +64,40 @@ def front_figure(result: StudyResult) -> Figure:
     if corners:
         axes.plot(*zip(*corners, strict=True), color=drawing.BLUE, linewidth=1.8, drawstyle="steps-post", label="front")
     if limit is not None:
-        drawing.draw_limit(axes, *limit, above=True, right=False)
+        above, right = _free_place(
+            axes, [(x, y) for _, x, y in front_points(result) + baseline_points(result)], limit[0]
+        )
+        drawing.draw_limit(axes, *limit, above=above, right=right)
     if named:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=4, fontsize=drawing.SMALL - 1, frameon=False)
+        size = drawing.SMALL - 1
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=columns, fontsize=size, frameon=False)
     _label_points(axes, front_points(result), _steps(corners), limit, every=kinds.by_layer(result))
     return figure
+
+
+def _names(result: StudyResult) -> list[str]:
+    """Return what the legend tells apart: nothing where K does, and there are no baselines."""
+    baselines = dict.fromkeys(_baseline_name(row) for row, _, _ in baseline_points(result))
+    found = [*([] if kinds.by_layer(result) else kinds.marks_of(result)), *baselines]
+    return [*found, "front"] if found else []
+
+
+def _columns(names: Sequence[str]) -> int:
+    """Return in how many columns a legend of these names fits the figure."""
+    return max(1, min(4, _LEGEND_CHARACTERS // (max(map(len, names), default=0) + _KEY_CHARACTERS)))
+
+
+def _free_place(axes: Axes, points: Sequence[_Point], level: float) -> tuple[bool, bool]:
+    """Return on which side of a limit (above, at the right) its text has the fewest points."""
+    axes.autoscale_view()
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+
+    def covered(place: tuple[bool, bool]) -> int:
+        above, at_right = place
+        near = (x for x, y in points if 0 <= (y - level if above else level - y) < 0.08 * (top - bottom))
+        return sum((right - x if at_right else x - left) < 0.2 * (right - left) for x in near)
+
+    return min(((True, False), (False, False), (False, True), (True, True)), key=covered)
 
 
 def _draw_points(axes: Axes, result: StudyResult) -> None:
@@ -83,20 +116,21 @@ def _draw_points(axes: Axes, result: StudyResult) -> None:
 
 def _draw_baselines(axes: Axes, result: StudyResult) -> None:
     points = baseline_points(result)
-    for shape, name in _BASELINES.items():
-        own = [(x, y) for row, x, y in points if _baseline_shape(row) == shape]
+    for name, shape in _BASELINES.items():
+        own = [(x, y) for row, x, y in points if _baseline_name(row) == name]
         if own:
             axes.plot(
-                *zip(*own, strict=True), shape, label=f"baseline: {name}", color=drawing.INK, markersize=8,
+                *zip(*own, strict=True), shape, label=name, color=drawing.INK, markersize=8,
                 markeredgewidth=1.8, zorder=5,
             )  # fmt: skip
 
 
-_BASELINES = {"x": "random tokens", "+": "coarser grid"}
+_BASELINES = {"baseline: random tokens": "x", "baseline: coarser grid": "+"}
 
 
-def _baseline_shape(row: Row) -> str:
-    return "x" if any(stage.scorer is not None for stage in row.measurement.policy.stages) else "+"
+def _baseline_name(row: Row) -> str:
+    random, grid = _BASELINES
+    return random if any(stage.scorer is not None for stage in row.measurement.policy.stages) else grid
 
 
 def _steps(corners: Sequence[_Point]) -> list[_Point]:

@@ -55,7 +55,8 @@ h2 { margin: 32px 0 4px; font-size: 20px; }
 table { width: 100%; border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 7px; border-bottom: 1px solid #e4e4e4; text-align: left; white-space: nowrap; }
 small { color: #595959; font-size: 12px; font-weight: 400; }
-#rows td:last-child { min-width: 240px; white-space: normal; }
+#rows td:nth-child(2) { white-space: normal; }
+#rows td:last-child { min-width: 260px; white-space: normal; }
 .number { text-align: right; }
 th { border-bottom: 2px solid #999; vertical-align: bottom; }
 th button { all: unset; cursor: pointer; font-weight: 600; }
