@@ -18,7 +18,15 @@ from vtw_search.provenance import command_line, provenance
 from vtw_search.records import KEY, Measured, export_records
 from vtw_search.report import show_studies, write_report
 from vtw_search.results import Baseline, StudyResult
-from vtw_search.search.answer import Answer, choose, confirmed, judged_rows, keep_all_instead, require_affordable
+from vtw_search.search.answer import (
+    Answer,
+    choose,
+    confirmed,
+    judged_rows,
+    keep_all_instead,
+    require_affordable,
+    with_measurement,
+)
 from vtw_search.search.baselines import baselines_text, measured_baselines
 from vtw_search.search.examination import Examination
 from vtw_search.search.export import policy_set, save_shared
@@ -119,7 +127,7 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
         partial(record_trials, prepared.storage.studies, name, answer.rows, limits, study.identity(SEARCH_SPLITS))
     )
     confirmation = examination.confirm(answer.rows, limits)
-    answer = answer if confirmation is None else confirmed(answer, confirmation)
+    answer = answer if confirmation is None else confirmed(_timed(study, answer, confirmation.winner), confirmation)
     require_affordable(name, answer, limits)
     holdout = examination.holdout(answer.chosen, limits)
     if "failure" in holdout:
@@ -148,6 +156,12 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
         racing=None if racing is None else saving(study, rows, found.samples, racing),
     )
     return Member(study, limits, result, examination)
+
+
+def _timed(study: Study, answer: Answer, winner: Policy | None) -> Answer:
+    """Return the answer with the winner's time: before the tests only those that no other beats were timed."""
+    rows = [row.measurement for row in answer.rows if row.measurement.policy == winner]
+    return with_measurement(answer, study.timed(rows[0])) if rows else answer
 
 
 def _records_of(study: Study, found: Measured, answer: Answer, baselines: Sequence[Baseline]) -> pd.DataFrame:

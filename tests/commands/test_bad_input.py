@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -211,3 +212,15 @@ def test_what_can_be_certified_is_said_with_the_names_of_slices() -> None:
     assert "accuracy_drop[digits=2] down to" in text
     # What is not measured yet is said when it is.
     assert "downsampling_fails" not in text
+
+
+@pytest.mark.parametrize("module", ["vtw_search", "vtw_search.commands.profile"])
+def test_a_reader_who_has_had_enough_is_no_error(module: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert not process.stderr.read()
+    assert process.wait() == 128 + 13

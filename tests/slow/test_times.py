@@ -60,3 +60,19 @@ def test_workers_take_no_times_before_one_of_them_is_left(
     assert said
     assert all(said)
     assert all(row["latency_ms"] or row["stopped"] for row in rows_of(tmp_path, "times")[1])
+
+
+@pytest.mark.slow
+def test_a_winner_that_only_the_tests_preferred_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_all = {Policy.keep_all().digest()}
+    monkeypatch.setattr("vtw_search.search.study.worth_timing", lambda rows: keep_all)
+    limits = ("limits.confidence=0.95", "limits.accuracy_drop=0.1", "limits.kl_nats=0.1")
+    asked = ("task=easy_vqa_yesno", "samples.confirmation=100", *limits)
+    (study,) = search(tmp_path, *TIMED, *asked).studies
+    assert not study.chosen.measurement.policy.is_keep_all
+    assert study.chosen.measurement.latency_ms
+    assert "of the prefill time" in study.verdict
+    untimed = [row for row in study.rows if not row.chosen and not row.measurement.policy.is_keep_all]
+    assert all(row.measurement.latency_ms is None for row in untimed)
+    (again,) = search(tmp_path, *TIMED, *asked).studies
+    assert again.chosen == study.chosen

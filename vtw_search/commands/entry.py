@@ -10,6 +10,9 @@ from typing import NoReturn
 
 from vtw_search.errors import VtwError
 
+# What a shell reports of a command that a closed pipe has ended.
+_BROKEN_PIPE = 128 + 13
+
 
 def run_command(name: str, needed: Sequence[str], work: Callable[[], None], interrupted: str) -> None:
     """Run `work`; bad input ends with one line and exit status 2, Ctrl-C with `interrupted` and 130."""
@@ -29,6 +32,10 @@ def with_errors_in_one_line(name: str, work: Callable[[], None]) -> None:
         work()
     except VtwError as error:
         stop(name, str(error), error.exit_code)
+    except BrokenPipeError:
+        # Whoever reads the output has had enough, like `head`. Python would write to the pipe once more while it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(_BROKEN_PIPE) from None
     except OSError as error:
         stop(name, f"{error}; free space or fix the permissions and run again", 2)
 

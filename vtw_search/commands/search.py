@@ -40,15 +40,9 @@ def _run() -> None:
     import hydra
     from hydra._internal.utils import get_args_parser
     from omegaconf import DictConfig
-    from rich.console import Console
-    from transformers.utils import logging
 
     from vtw_search.config import load_config, validate
-    from vtw_search.driver import run_search
-    from vtw_search.worker_driver import run_worker
 
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     arguments = get_args_parser().parse_args()
     if not (arguments.help or arguments.hydra_help or arguments.info or arguments.cfg):
         extra = [str(Path(arguments.config_dir).resolve())] if arguments.config_dir else []
@@ -59,6 +53,15 @@ def _run() -> None:
 
     @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
     def job(composed: DictConfig) -> None:
+        # Loaded once the command line is known to be right: it takes seconds.
+        from rich.console import Console
+        from transformers.utils import logging
+
+        from vtw_search.driver import run_search
+        from vtw_search.worker_driver import run_worker
+
+        if not sys.stderr.isatty():
+            logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         # Tables need 100 columns; a narrower terminal wraps them, which loses nothing.
         width = max(100, shutil.get_terminal_size((110, 24)).columns)
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from vtw_search.errors import OutOfReachError, StoreError
 from vtw_search.policies import Policy
-from vtw_search.records import Measured
+from vtw_search.records import Measured, Measurement
 from vtw_search.results import Confirmation, Row
 from vtw_search.search.front import least_infeasible, mark_front, preferred
 from vtw_search.search.judge import COSTS, judge, untimed
@@ -77,6 +77,15 @@ def confirmed(answer: Answer, confirmation: Confirmation) -> Answer:
     limits = f"limits hold with {level} on {confirmation.images} images"
     verdict = "; ".join(filter(None, [_chosen_text(row, answer.rows[0]), limits, failed]))
     return _with_choice(answer.rows, winner, verdict)
+
+
+def with_measurement(answer: Answer, measurement: Measurement) -> Answer:
+    """Return the answer with what is known by now of one of its policies; no judgement depends on what is new."""
+    rows = tuple(
+        replace(row, measurement=measurement) if row.measurement.policy == measurement.policy else row
+        for row in answer.rows
+    )
+    return replace(answer, rows=rows, chosen=next(row for row in rows if row.chosen))
 
 
 def keep_all_instead(answer: Answer, reason: str) -> Answer:

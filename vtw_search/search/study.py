@@ -211,6 +211,18 @@ class Study:
         except CandidateError as error:
             return Measurement(task=row.task, policy=row.policy, layer=row.layer, failure=f"{error} while timed")
 
+    def timed(self, row: Measurement) -> Measurement:
+        """Return a complete measurement with its time, taken now if nobody wanted it before."""
+        if not self.settings.repeats or row.latency_ms is not None or row.latency_problems is not None:
+            return row
+        frame = self.samples(SEARCH_SPLITS)
+        counts = _measured_counts(frame[frame["policy"] == row.policy.digest()])
+        found = self._profiled(row, self.profiler.macs(Policy.keep_all()).total, counts, timed=True)
+        if found.failure is not None:
+            return row.model_copy(update={"latency_problems": f"not timed: {found.failure}"})
+        self.store(SEARCH_SPLITS).add_measurement(found)
+        return found
+
     def is_known(self, split: str, policies: Sequence[Policy]) -> bool:
         """Whether a split was measured for these policies already, so that it need not be looked at."""
         frame = self.store((split,)).samples()
