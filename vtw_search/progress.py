@@ -23,7 +23,7 @@ class WorkProgress:
         self.console, self.interval_s, self.prefix = console, interval_s, prefix
         self._description = ""
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-        text = TextColumn("{task.description:<34}")
+        text = TextColumn("{task.description:<42}")
         self._bar = Progress(text, *columns, console=console, disable=not console.is_terminal)
         self._current = self._bar.add_task("", total=None, visible=False)
         self._began = self._printed = time.monotonic()

@@ -36,6 +36,7 @@ def measured_baselines(study: Study, chosen: Row, limits: Limits) -> tuple[Basel
     path = study.store(SEARCH_SPLITS).folder / f"baselines-{winner.digest()}.json"
     if not path.exists():
         policies = _matched(study, chosen.measurement)
+        study.progress.note(f"{study.settings.task}: {len(policies)} baselines to hold against {winner.label()}")
         write_text_atomically(path, json.dumps([policy.model_dump(mode="json") for policy in policies]) + "\n")
     policies = [Policy.model_validate(content) for content in json.loads(path.read_text())]
     measured = study.measure([Policy.keep_all(), winner, *policies])

@@ -129,7 +129,8 @@ class Study:
         failed = set(frame.loc[frame["failure"].notna(), "policy"])
         samples, course = self.splits[split], course or Course(None)
         finished = sum((policy.digest(), split, sample.id) in done for policy in candidates for sample in samples)
-        self.progress.start(f"{self.settings.task} {split}", len(candidates) * len(samples), finished)
+        what = f"{self.settings.task} {split}, {len(candidates)} policies"
+        self.progress.start(what, len(candidates) * len(samples), finished)
         for start, batch in batches(samples, self.settings.batch_size):
             if only not in (None, start):
                 continue
@@ -171,7 +172,7 @@ class Study:
         missing = [policy for policy in candidates if policy.digest() not in standing]
         if not missing:
             return
-        self.progress.start(f"{self.settings.task} profile", len(missing))
+        self.progress.start(f"{self.settings.task} profile, policies", len(missing))
         groups = {str(digest): group for digest, group in frame.groupby("policy")}
         reference_macs = self.profiler.macs(Policy.keep_all()).total
         counts = {policy: _measured_counts(groups[policy.digest()]) for policy in missing}
