@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +10,6 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from tests.servers import Server, postgres
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 IMAGE_TOKEN = 3
 PATCHES = 9
