@@ -72,7 +72,7 @@ def run_profile(config: ProfileConfig, console: Console | None = None) -> Profil
     folder, rows = Path(config.runs) / config.profile_name, list[RegimeRow]()
     _begin(folder, config, about)
     for row in runner.rows(grid):
-        console.print(f"{row.regime.label()}: {row.status}", highlight=False)
+        console.print(f"{row.regime.label()}: {row.status}", highlight=False, markup=False)
         rows.append(row)
         _write_rows(folder, about, rows, complete=len(rows) == len(grid))
     title = f"{policy.label()} on {Path(config.model.path).name}"

@@ -162,8 +162,17 @@ def test_without_such_a_limit_no_record_is_read_for_it(
     loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sampler comes by before every round, and a store may have thousands of shards."""
-    monkeypatch.setattr(RecordStore, "samples", lambda _: pytest.fail("the store was read"))
+    reads, whole = list[str](), RecordStore.samples
+
+    def samples(self: RecordStore) -> pd.DataFrame:
+        reads.append(self.folder.name)
+        return whole(self)
+
+    monkeypatch.setattr(RecordStore, "samples", samples)
     small_study(loaded, tmp_path, None).measure_slices(SEARCH_SPLITS)
+    assert not reads
+    small_study(loaded, tmp_path, pooled_grid(loaded.facts)).measure_slices(SEARCH_SPLITS)
+    assert reads
 
 
 def test_raced_batches_know_the_measured_slice(
