@@ -55,6 +55,24 @@ class Measured:
         return [row_of(policy) for policy in policies]
 
 
+class MeasuredByTwo(Measured):
+    """Measures what its worker chose first only once two workers have chosen: the formula is too quick to be shared."""
+
+    _at_work = threading.Condition()
+
+    def __init__(self, working: set[int], number: int) -> None:
+        super().__init__()
+        self._working, self._number = working, number
+
+    def __call__(self, policies: Sequence[Policy]) -> list[Row]:
+        if self.asked:  # the first call is for what every worker begins with
+            with self._at_work:
+                self._working.add(self._number)
+                self._at_work.notify_all()
+                assert self._at_work.wait_for(lambda: len(self._working) > 1, timeout=60), "the work was shared"
+        return super().__call__(policies)
+
+
 class Worker(threading.Thread):
     """One worker with a connection and leases of its own."""
 
@@ -107,9 +125,10 @@ def assert_nothing_is_left(study: optuna.Study) -> None:
 def test_workers_measure_what_was_asked_for_and_nothing_twice(
     name: str, kind: str, space: Space, tmp_path: Path
 ) -> None:
-    measure = [Measured() for _ in range(3)]
+    working = set[int]()
     settings = SamplerSettings(name, 30, 8, 0)
-    workers = [Worker(tmp_path, kind, number, settings, space, measure[number]) for number in range(3)]
+    make = partial(Worker, tmp_path, kind)
+    workers = [make(number, settings, space, MeasuredByTwo(working, number)) for number in range(3)]
     run_all(workers)
     assert workers[0].found == workers[1].found == workers[2].found
     assert len(workers[0].found) == len(set(workers[0].found)) == 30
