@@ -68,6 +68,17 @@ def test_a_small_space_ends_a_sampler(facts: ModelFacts) -> None:
         explore(space, SamplerSettings("tp", 50, 4, 0), [], lambda policies: [])
 
 
+@pytest.mark.parametrize("name", ["random", "tpe"])
+def test_a_sampler_that_may_measure_a_whole_space_does(name: str, facts: ModelFacts) -> None:
+    """The last few of hundreds are hardly ever drawn."""
+    space = make_space(facts, {"himap": {}}, None)
+    *most, _, _, _ = every = list(space.policies())
+    settings = SamplerSettings(name, len(every) + 2, 1, 0)
+    found = explore(space, settings, most, lambda policies: [row_of(each) for each in policies])
+    assert found[0].is_keep_all
+    assert set(found[1:]) == set(every)
+
+
 def test_a_sampler_is_told_of_its_starts_with_numbers_by_their_rank(facts: ModelFacts) -> None:
     space = make_space(facts, {"fastv": {"layer": [5, 3, 9], "keep": [0.5, 0.25]}, "vtw": {"layer": [9, 7]}}, None)
     study = make_study(SamplerSettings("random", 9, 1, 0))

@@ -24,6 +24,8 @@ from vtw_search.search.space import Combination, Space, are_numbers
 
 # A round may have nothing new, which costs nothing; this many in a row mean that the space is as good as exhausted.
 MOST_REPEATS = 20
+# So many combinations are looked through before a round has nothing new: all of a space that is not larger.
+LAST_LOOK = 10_000
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,18 @@ def propose(
     else:
         # In place of repeats: a sampler that has converged proposes hardly anything else. Some of these repeat, too.
         candidates |= space.located(space.draw(random, 4 * settings.batch))
-    fresh = {policy: place for policy, place in candidates.items() if policy not in known and policy not in taken}
+    fresh = _fresh(candidates, known, taken) or _fresh(space.located(space.draw(random, LAST_LOOK)), known, taken)
     chosen = _ordered(list(fresh), space, settings, known)[: min(settings.batch, room)]
     for policy, trials in proposed.items():
         for trial in trials if policy not in chosen else ():
             tell(study, trial, None if policy is None else known.get(policy))
     return {policy: proposed.get(policy) or [_asked(study, space, fresh[policy])] for policy in chosen}
+
+
+def _fresh(
+    candidates: Mapping[Policy, Combination], known: Collection[Policy], taken: Collection[Policy]
+) -> dict[Policy, Combination]:
+    return {policy: place for policy, place in candidates.items() if policy not in known and policy not in taken}
 
 
 def _ordered(
