@@ -16,6 +16,8 @@ from vtw_search.engine import OnePassEvaluator
 from vtw_search.policies import Policy
 from vtw_search.records import SampleRecord
 
+pytestmark = pytest.mark.slow
+
 SMALL = (
     "task=easy_vqa_shape", "tracking=none", "profile=macs", "batch_size=5", "model.device=cpu",
     "samples.calibration=20", "samples.selection=20", "samples.confirmation=0", "samples.holdout=20",
@@ -86,7 +88,6 @@ def test_what_was_raced_out_says_so_everywhere(raced: tuple[Path, SearchResult, 
     assert result.policies.tasks["easy_vqa_shape"].measured["racing"]["stopped"] == study.racing.stopped  # type: ignore[union-attr]
 
 
-@pytest.mark.slow
 def test_a_search_that_resumes_races_as_before_whatever_others_have_measured_since(tmp_path: Path) -> None:
     before, _ = search(tmp_path, TIGHT)
     frame = records_of(tmp_path)
@@ -99,7 +100,6 @@ def test_a_search_that_resumes_races_as_before_whatever_others_have_measured_sin
     pd.testing.assert_frame_equal(records_of(tmp_path), frame)
 
 
-@pytest.mark.slow
 def test_looser_limits_name_those_they_need_and_score_only_what_is_missing(
     raced: tuple[Path, SearchResult, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +131,6 @@ def test_looser_limits_name_those_they_need_and_score_only_what_is_missing(
     assert len(searched) == len(set(searched))
 
 
-@pytest.mark.slow
 def test_a_sampler_races_too(tmp_path: Path) -> None:
     result, output = search(
         tmp_path, TIGHT, "space=prune_withdraw", "sampler=tpe", "sampler.trials=24", "sampler.batch=8"

@@ -172,6 +172,7 @@ def test_a_tracker_that_does_not_answer_costs_one_warning(tmp_path: Path) -> Non
     assert result.policy_file.exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_with_a_message_and_the_next_run_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
