@@ -155,7 +155,7 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
         baselines=baselines,
         racing=None if racing is None else saving(study, rows, found.samples, racing),
     )
-    return Member(study, limits, result, examination)
+    return Member(study, limits, result, examination, noise)
 
 
 def _timed(study: Study, answer: Answer, winner: Policy | None) -> Answer:

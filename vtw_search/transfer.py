@@ -52,12 +52,15 @@ class SharedPolicy:
         rows: task -> its row there, judged by that task's limits.
         prices: task -> what the task pays.
         holdout: task -> its numbers on that task's holdout.
+        noise: task -> per variation of the run (dtype, attention, batch), the KL that it causes under the policy there;
+            empty for keep-all, whose noise is the floor.
     """
 
     policy: Policy
     rows: Mapping[str, Row]
     prices: Mapping[str, Price]
     holdout: Mapping[str, Mapping[str, Any]]
+    noise: Mapping[str, Mapping[str, Mapping[str, float]]]
 
     @property
     def total(self) -> Price:
@@ -111,6 +114,7 @@ def _shared(shared: SharedPolicy) -> dict[str, Any]:
         "price": {task: price.as_dict() for task, price in shared.prices.items()},
         "price_in_total": shared.total.as_dict(),
         "holdout": {task: dict(numbers) for task, numbers in shared.holdout.items()},
+        "policy_noise": {task: dict(summary) for task, summary in shared.noise.items() if summary},
     }
 
 

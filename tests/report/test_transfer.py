@@ -39,7 +39,7 @@ def sharing() -> Sharing:
     prices = {"first": Price(700, 800, 1000), EVIL: Price(800, 800, 1000)}
     holdout = {task: {"accuracy_drop": 0.0} for task in LAYERS}
     return Sharing(
-        transfer, "one policy for all: " + EVIL, SharedPolicy(Policy.withdraw(8), shared, prices, holdout), TESTED
+        transfer, "one policy for all: " + EVIL, SharedPolicy(Policy.withdraw(8), shared, prices, holdout, {}), TESTED
     )
 
 

@@ -40,6 +40,7 @@ class Task:
     limits: Limits = LIMITS
     confirmed: Mapping[int, int] = field(default_factory=dict)
     broken_holdouts: Sequence[int] = ()
+    noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # under the withdrawal at layer 5
     known: set[int] = field(default_factory=set)
     measured: list[str] = field(default_factory=list)
     looked: list[str] = field(default_factory=list)
@@ -75,7 +76,8 @@ class Task:
             ]},
         )  # fmt: skip
         examination = SimpleNamespace(holdout=self.holdout, look_to_test=self.look)
-        return Member(cast(Any, study), self.limits, result, cast(Any, examination))
+        noise = SimpleNamespace(of_policy=lambda policy: self.noise if policy == policy_of(5) else {})
+        return Member(cast(Any, study), self.limits, result, cast(Any, examination), cast(Any, noise))
 
     @cached_property
     def searched(self) -> pd.DataFrame:
@@ -122,6 +124,22 @@ def test_the_shared_policy_is_the_cheapest_that_every_task_allows(table: list[li
     assert found.shared.total.lost == sum(price.lost for price in found.shared.prices.values())
 
 
+def test_noise_under_the_shared_policy_is_told_with_the_task_whose_limit_it_passes() -> None:
+    quiet = {"mean_nats": 1e-6, "cap_nats": 0.1, "share_above_cap": 0.0}
+    noise = {"first": {"batch": quiet}, "second": {"batch": quiet, "dtype": {**quiet, "mean_nats": 0.02}}}
+    found = share([Task(name, {2: 9, 5: 0}, noise=own).member((2, 5)) for name, own in noise.items()])
+    assert found.shared is not None
+    assert found.shared.policy == policy_of(5)
+    assert found.shared.noise == noise
+    assert found.as_dict()["shared"]["policy_noise"] == noise
+    assert found.verdict.count("WARNING") == 1
+    assert "; WARNING on second: another dtype alone is 0.02 nats away on average" in found.verdict
+    kept = share([Task(name, {5: 9}, noise=own).member((5,)) for name, own in noise.items()])
+    assert kept.shared is not None
+    assert kept.shared.policy.is_keep_all
+    assert "WARNING" not in kept.verdict
+
+
 def test_a_task_with_more_macs_counts_more() -> None:
     """Layer 2 is dear on the small task and cheap on the large one: the sum over the tasks decides."""
     small, large = Task("small", {2: 0, 5: 0}, 1), Task("large", {2: 0, 5: 0}, 100)
@@ -134,7 +152,7 @@ def test_a_task_with_more_macs_counts_more() -> None:
     ]  # fmt: skip
     answer = choose(swapped)
     result = StudyResult("small", answer.rows, {}, answer.chosen, "", {}, {}, "records")
-    members[0] = Member(members[0].study, LIMITS, result, members[0].examination)
+    members[0] = replace(members[0], limits=LIMITS, result=result)
     assert answer.chosen.measurement.layer == 5
     found = share(members)
     assert found.shared is not None

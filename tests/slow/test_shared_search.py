@@ -22,7 +22,7 @@ TASKS = ("easy_vqa_yesno", "digits_read")
 SMALL = (
     f"task=[{','.join(TASKS)}]", "tracking=none", "profile=macs", "model.device=cpu", "batch_size=10",
     "samples.calibration=30", "samples.selection=30", "samples.confirmation=60", "samples.holdout=20",
-    "noise.samples=0", "limits.accuracy_drop=0.1", "limits.kl_nats=0.02", "limits.kl_tail=0.2", "search=both",
+    "noise.samples=4", "limits.accuracy_drop=0.1", "limits.kl_nats=0.02", "limits.kl_tail=0.2", "search=both",
 )  # fmt: skip
 
 
@@ -70,7 +70,11 @@ def test_the_shared_file_serves_without_a_task_name(finished: tuple[Path, Search
     assert own.default.is_keep_all
     assert shared.default == result.sharing.shared.policy
     assert {task.policy for task in shared.tasks.values()} == {shared.default}
-    assert all("confirmation" in task.measured and "holdout" in task.measured for task in shared.tasks.values())
+    for name, task in shared.tasks.items():
+        assert {"confirmation", "holdout"} < task.measured.keys()
+        assert task.measured["noise_floor"] == own.tasks[name].measured["noise_floor"]
+        assert task.measured["policy_noise"] == result.sharing.shared.noise[name]
+        assert set(task.measured["policy_noise"]) == {"batch", "attention", "dtype"}
     loaded = load_model("reference", device="cpu")
     sample = load_pools("digits_read", {})["holdout"][0]
     inputs = loaded.adapter.encode(loaded.processor, [sample.prompt], [[sample.images[0].open()]])

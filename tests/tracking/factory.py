@@ -92,5 +92,5 @@ def make_sharing(left: str = "a", right: str = "b|c") -> Sharing:
         for layer in (5, 7)
     }
     prices = {left: Price(100, 140, 200), right: Price(140, 140, 200)}
-    shared = SharedPolicy(Policy.withdraw(7), rows[7], prices, {})
+    shared = SharedPolicy(Policy.withdraw(7), rows[7], prices, {}, {})
     return Sharing({left: rows[5], right: rows[7]}, "one policy for all 2 tasks: withdraw@7", shared)

@@ -55,7 +55,8 @@ def shared_policy_set(policies: PolicySet, sharing: Sharing, shared: SharedPolic
             policy=shared.policy,
             verdict=sharing.verdict,
             limits=own.limits,
-            measured=_measured(shared.rows[task], sharing.confirmation, shared.holdout[task]),
+            measured=_measured(shared.rows[task], sharing.confirmation, shared.holdout[task])
+            | _noise(own.measured.get("noise_floor", {}), shared.noise.get(task, {})),
             dataset_digests=own.dataset_digests,
         )
         for task, own in policies.tasks.items()
@@ -78,8 +79,7 @@ def save_shared(policies: PolicySet, sharing: Sharing | None, path: Path) -> lis
 
 def _task_policy(study: StudyResult, splits: Splits) -> TaskPolicy:
     measured = _measured(study.chosen, study.confirmation, study.holdout)
-    measured |= {"noise_floor": dict(study.noise)} if study.noise else {}
-    measured |= {"policy_noise": dict(study.policy_noise)} if study.policy_noise else {}
+    measured |= _noise(study.noise, study.policy_noise)
     measured |= {"racing": asdict(study.racing)} if study.racing else {}
     measured |= {"baselines": _baselines(study.baselines)} if study.baselines else {}
     return TaskPolicy(
@@ -98,6 +98,10 @@ def _measured(row: Row, confirmation: Confirmation | None, holdout: Mapping[str,
     quality = {name: value for name, value in numbers.items() if name not in profile}
     tested = {} if confirmation is None else {"confirmation": confirmation.as_dict()}
     return {"search": quality, **tested, "holdout": dict(holdout), "profile": profile}
+
+
+def _noise(floor: Mapping[str, Any], policy: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: dict(noise) for name, noise in (("noise_floor", floor), ("policy_noise", policy)) if noise}
 
 
 def _baselines(baselines: Sequence[Baseline]) -> dict[str, Any]:

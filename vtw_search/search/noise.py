@@ -109,10 +109,11 @@ def check_noise(task: str, limits: Limits, summary: Summary) -> None:
         )
 
 
-def noise_warning(limits: Limits, summary: Summary) -> str:
+def noise_warning(limits: Limits, summary: Summary, task: str | None = None) -> str:
     """Return, for the verdict, which limits on KL do not carry over to a variation; nothing where all do.
 
     The tests stand: they are about the policy as the search runs it. A run under the variation is not covered by them.
+    `task` is named where a verdict is about several.
     """
     if not summary:
         return ""
@@ -128,7 +129,8 @@ def noise_warning(limits: Limits, summary: Summary) -> str:
             "allowed"
         )
     covered = "the limits on KL are about the search's own setting and do not cover such a run"
-    return f"; WARNING: {' and '.join(found)}; {covered}" if found else ""
+    where = "" if task is None else f" on {task}"
+    return f"; WARNING{where}: {' and '.join(found)}; {covered}" if found else ""
 
 
 def _lowest_bound(limits: Limits) -> float | None:

@@ -24,6 +24,7 @@ from vtw_search.search.confirmation import finalist_of, in_sequence, risks, run_
 from vtw_search.search.examination import Examination
 from vtw_search.search.front import preference, relative_excess
 from vtw_search.search.limits import Limits
+from vtw_search.search.noise import NoiseQuestion, noise_warning
 from vtw_search.search.objective import objective_of
 from vtw_search.search.reach import is_binary
 from vtw_search.search.study import Study
@@ -36,12 +37,21 @@ Rows = Mapping[Policy, Mapping[str, Row]]
 
 @dataclass(frozen=True)
 class Member:
-    """One of the tasks that share a policy: what measures it, its limits, what was found, and who may look at it."""
+    """One of the tasks that share a policy.
+
+    Attributes:
+        study: what measures it.
+        limits: its own.
+        result: what was found for it.
+        examination: who may look at its confirmation split and holdout.
+        noise: what other variations of a run change.
+    """
 
     study: Study
     limits: Limits
     result: StudyResult
     examination: Examination
+    noise: NoiseQuestion
 
     @property
     def task(self) -> str:
@@ -66,7 +76,8 @@ def share(members: Sequence[Member]) -> Sharing:
     best = _best(members, rows, allowed) if confirmation is None else confirmation.winner
     shared, failed = _examined(members, rows, [best, Policy.keep_all()], allowed)
     reasons = [*failed, *_tested(shared, confirmation), *_why_no_better(shared, confirmation, results)]
-    return Sharing(transfer, "; ".join([_verdict(shared, len(members)), *reasons]), shared, confirmation)
+    verdict = "; ".join([_verdict(shared, len(members)), *reasons]) + _warnings(members, shared)
+    return Sharing(transfer, verdict, shared, confirmation)
 
 
 def common_candidates(results: Sequence[StudyResult]) -> list[Policy]:
@@ -168,7 +179,8 @@ def _examined(
         broken = [f"{task}: {numbers['failure']}" for task, numbers in holdout.items() if "failure" in numbers]
         if not broken:
             prices = {member.task: _price(member, own[member.task], rows) for member in members}
-            return SharedPolicy(policy, own, prices, holdout), failed
+            noise = {member.task: member.noise.of_policy(policy) for member in members}
+            return SharedPolicy(policy, own, prices, holdout, noise), failed
         failed.append(f"{policy.label()} failed on the holdout of {'; '.join(broken)}")
     return None, failed
 
@@ -187,6 +199,11 @@ def _verdict(shared: SharedPolicy | None, count: int) -> str:
     saved, own = (1 - macs / total.keep_all for macs in (total.shared, total.own))
     label = shared.policy.label()
     return f"one policy for all {count} tasks: {label}, {saved:.0%} fewer macs over all; a policy per task {own:.0%}"
+
+
+def _warnings(members: Sequence[Member], shared: SharedPolicy | None) -> str:
+    noise = {} if shared is None else shared.noise
+    return "".join(noise_warning(member.limits, noise.get(member.task, {}), member.task) for member in members)
 
 
 def _tested(shared: SharedPolicy | None, confirmation: Confirmation | None) -> list[str]:
