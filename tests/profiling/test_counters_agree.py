@@ -31,7 +31,10 @@ SUPPORTED = [
     for row in (json.loads(path.read_text()) for path in sorted(coverage.ROWS.glob("*.json")))
     if row["status"] == "supported"
 ]
+VIDEOS = [name for name in SUPPORTED if "video" in find(name).kinds]
 TWO_SIZES = [name for name in SUPPORTED if {"small", "large"} <= {*find(name).kinds}]
+# Families whose calls take images or videos, not both.
+ONE_KIND = ("glm46v", "glm4v", "glm4v_moe", "glm_ocr", "glmga", "molmo2")
 # Families whose images are cut into as many tiles as their size asks for, padded to the most tiles of a call.
 TILED = ["granite4_vision", "llava_next", "llava_next_video", "llava_onevision"]
 # Families whose tower makes one sequence of all pictures of a call.
@@ -65,6 +68,16 @@ def test_two_images_of_different_size_are_counted_as_they_run(name: str) -> None
     adapter, model, _ = sample(name)
     rows = require_agreement(audit_model(adapter, model, find(name).inputs([("small", "large")])).rows)
     assert any(row.closed_form for row in rows), "three counts are compared, not two"
+
+
+@pytest.mark.parametrize("name", VIDEOS)
+def test_a_video_and_an_image_are_counted_as_they_run(name: str) -> None:
+    adapter, model, _ = sample(name)
+    for kinds in (["video"], ["small", "video"])[: 1 if name in ONE_KIND else 2]:
+        inputs = find(name).inputs([tuple(kinds)])
+        rows = require_agreement(audit_model(adapter, model, inputs).rows)
+        assert any(row.closed_form for row in rows), "three counts are compared, not two"
+        assert count_prompt(adapter, model, inputs).cost.vision > 0
 
 
 @pytest.mark.parametrize("name", TILED)

@@ -38,6 +38,7 @@ from vtw_search.adapters.structure import (
     structural_problem,
 )
 from vtw_search.adapters.towers import has_known_call, reads_sizes, tower_inputs, tower_layers
+from vtw_search.adapters.video_llama_3 import VideoLlama3Adapter
 from vtw_search.adapters.video_llava import VideoLlavaAdapter
 from vtw_search.adapters.vipllava import VipLlavaAdapter
 from vtw_search.errors import ModelError
@@ -70,6 +71,7 @@ ADAPTERS: dict[str, type[Adapter]] = {
     "shieldgemma2": ShieldGemma2Adapter,
     "step3p7": Step3p7Adapter,
     "smolvlm": SmolVLMAdapter,
+    "video_llama_3": VideoLlama3Adapter,
     "video_llava": VideoLlavaAdapter,
     "vipllava": VipLlavaAdapter,
 }

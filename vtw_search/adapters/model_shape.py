@@ -121,6 +121,14 @@ class ShapeQuestions:
         config: Any = model.config
         return image_grids(inputs, config.vision_config.patch_size, joins_pictures(self.tower(model)))
 
+    def towers(self, model: nn.Module, inputs: Mapping[str, Any]) -> Sequence[tuple[nn.Module, list[Grid]]]:
+        """Return every tower with those of `image_grids` that it is given; all have the shape of `tower`."""
+        return [(self.tower(model), self.image_grids(model, inputs))]
+
+    def projector_grids(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Grid]:
+        """Return, for each of `image_grids`, what the projector gets of it; `merge` patches become a token there."""
+        return self.image_grids(model, inputs)
+
 
 def _pair(value: int | Sequence[int]) -> Sequence[int]:
     return (value, value) if isinstance(value, int) else value

@@ -1,4 +1,4 @@
-"""Molmo 2 (2025): crops come as rows of flattened patches."""
+"""Molmo 2 (2025): crops and frames come as rows of flattened patches."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Molmo2Adapter(GenericAdapter):
     class_name = "Molmo2ForConditionalGeneration"
 
     def image_grids(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[Grid]:
-        """Return one square grid per crop."""
-        crops, patches, _ = inputs["pixel_values"].shape
+        """Return one square grid per crop or frame; a call has images or videos, not both."""
+        pictures = inputs.get("pixel_values")
+        crops, patches, _ = (inputs["pixel_values_videos"] if pictures is None else pictures).shape
         return [(math.isqrt(patches), math.isqrt(patches))] * int(crops)

@@ -144,6 +144,12 @@ def _is_more(module: nn.Module) -> bool:
     return isinstance(module, (nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)) or "Attention" in type(module).__name__
 
 
+def frame_count(inputs: Mapping[str, Any]) -> int:
+    """Return the frames of all videos of a forward call, which are the last of `image_grids`."""
+    videos = inputs.get("pixel_values_videos")
+    return 0 if videos is None else math.prod(videos.shape[:-3])
+
+
 def image_grids(inputs: Mapping[str, Any], patch_size: int | Sequence[int], joined: bool = False) -> list[Grid]:
     """Return the patch grid of every image, crop or frame in the inputs of a forward call.
 

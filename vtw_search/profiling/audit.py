@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from profilers.audit import AuditRow, audit_rows
 from profilers.closed_form import head_macs, layer_parts, patch_macs, projector_macs, tower_layer_macs
 from profilers.dispatched import dispatched_macs
 from profilers.macs import count_macs
-from profilers.shapes import Grid, LayerShape, ModelShape
+from profilers.shapes import Grid, LayerShape, ModelShape, ProjectorShape, TowerShape
 from vtw_search.adapters import Adapter, tower_layers
 from vtw_search.runtime.capture import Call, captured
 
@@ -25,13 +24,13 @@ Inputs = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class _Watched:
-    """A module of the vision side and what the record says its calls cost, given the patch grids of the images.
+    """A module of the vision side and what the record says its calls cost.
 
-    `macs` returns None for a module that no record describes: then the two counters check each other.
+    `macs` is None for a module that no record describes: then the two counters check each other.
     """
 
     module: nn.Module
-    macs: Callable[[Sequence[Grid]], int | None]
+    macs: int | None
     dead: bool = False
 
 
@@ -64,7 +63,7 @@ def audit_model(adapter: Adapter, model: Any, inputs: Inputs, *, every_layer: bo
     """
     shape, stack = adapter.shape(model), list(adapter.decoder_layers(model))
     chosen = range(len(stack)) if every_layer else first_of_each(shape.layers)
-    vision = list(_vision_side(adapter, model, shape))
+    vision = list(_vision_side(adapter, model, shape, inputs))
     watched = [*(stack[number] for number in chosen), *(each.module for each in vision)]
     with captured(watched) as calls, torch.no_grad():
         model(**inputs, use_cache=False)
@@ -74,10 +73,9 @@ def audit_model(adapter: Adapter, model: Any, inputs: Inputs, *, every_layer: bo
     visual, found = _visual_tokens(adapter, model, inputs), Findings(ran, str(model.device))
     for number, made in zip(chosen, calls, strict=False):
         found.add_layer(names[stack[number]], stack[number], shape.layers[number], made[0], visual)
-    grids = [] if shape.tower is None else adapter.image_grids(model, inputs)
     for each, made in zip(vision, calls[len(chosen) :], strict=True):
         if made:
-            found.add_module(names[each.module], each.module, each.macs(grids), made, each.dead)
+            found.add_module(names[each.module], each.module, each.macs, made, each.dead)
     inner = [*stack, model.get_output_embeddings()]
     return found.audit(ran[""] - sum(ran.get(names[module], 0) for module in inner))
 
@@ -133,21 +131,17 @@ class Findings:
         return Audit(tuple(self._rows), dict(self._not_counted), outside)
 
 
-def _vision_side(adapter: Adapter, model: Any, shape: ModelShape) -> Iterator[_Watched]:
+def _vision_side(adapter: Adapter, model: Any, shape: ModelShape, inputs: Inputs) -> Iterator[_Watched]:
     if shape.tower is None or shape.projector is None:
         yield from _without_record(adapter, model, shape)
     if shape.tower is None:
         return
-    tower, record = adapter.tower(model), shape.tower
-    modules = dict(tower.named_modules())
-    yield _Watched(modules[record.patch.name], lambda grids: patch_macs(record, grids))
-    for number, layer in enumerate(tower_layers(tower)):
-        yield _Watched(layer, _of_layer(shape, number), number in record.dead_layers)
-    if record.head is not None:
-        yield _Watched(modules["head"], lambda grids: head_macs(record, grids), dead=True)
+    for tower, grids in adapter.towers(model, inputs):
+        yield from _parts_of_tower(shape.tower, tower, grids)
     if shape.projector is not None:
+        grids = adapter.projector_grids(model, inputs)
         for name, part in adapter.projector_parts(model).items():
-            yield from _parts_of_projector(shape, name, part)
+            yield from _parts_of_projector(shape.projector, name, part, grids)
 
 
 def _without_record(adapter: Adapter, model: Any, shape: ModelShape) -> Iterator[_Watched]:
@@ -155,24 +149,27 @@ def _without_record(adapter: Adapter, model: Any, shape: ModelShape) -> Iterator
     within = {id(module) for part in described for module in part.modules()}
     for module in getattr(model, "model", model).children():
         if id(module) not in within and not within & {id(inner) for inner in module.modules()}:
-            yield _Watched(module, lambda _: None)
+            yield _Watched(module, None)
 
 
-def _parts_of_projector(shape: ModelShape, name: str, part: nn.Module) -> Iterator[_Watched]:
-    record = shape.projector
-    assert record is not None, "a projector without record is not watched"
+def _parts_of_tower(record: TowerShape, tower: nn.Module, grids: Sequence[Grid]) -> Iterator[_Watched]:
+    modules = dict(tower.named_modules())
+    yield _Watched(modules[record.patch.name], patch_macs(record, grids))
+    for number, (layer, macs) in enumerate(zip(tower_layers(tower), tower_layer_macs(record, grids), strict=True)):
+        yield _Watched(layer, macs, number in record.dead_layers)
+    if record.head is not None:
+        yield _Watched(modules["head"], head_macs(record, grids), dead=True)
+
+
+def _parts_of_projector(
+    record: ProjectorShape, name: str, part: nn.Module, grids: Sequence[Grid]
+) -> Iterator[_Watched]:
     # A list of modules is not called itself; its members are.
     members = part.named_children() if isinstance(part, nn.ModuleList) else [("", part)]
     for inner, module in members:
         prefix = f"{name}.{inner}".rstrip(".")
         own = tuple(each for each in record.projections if f"{each.name}.".startswith(f"{prefix}."))
-        yield _Watched(module, partial(projector_macs, replace(record, projections=own)))
-
-
-def _of_layer(shape: ModelShape, number: int) -> Callable[[Sequence[Grid]], int]:
-    tower = shape.tower
-    assert tower is not None, "a layer of a tower without record is not watched"
-    return lambda grids: tower_layer_macs(tower, grids)[number]
+        yield _Watched(module, projector_macs(replace(record, projections=own), grids))
 
 
 def _visual_tokens(adapter: Adapter, model: Any, inputs: Inputs) -> int:

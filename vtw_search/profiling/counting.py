@@ -105,6 +105,8 @@ def _cost(
         return PrefillCost(shape, text, vision=audit.outside, projector=0)
     grids = adapter.image_grids(model, inputs)
     vision = tower_macs(shape.tower, grids)
-    projector = audit.outside - vision if shape.projector is None else projector_macs(shape.projector, grids)
+    if shape.projector is None:
+        return PrefillCost(shape, text, vision, audit.outside - vision, 0, dead_macs(shape.tower, grids))
+    projector = projector_macs(shape.projector, adapter.projector_grids(model, inputs))
     other = audit.outside - vision - projector
     return PrefillCost(shape, text, vision, projector, other, dead_macs(shape.tower, grids))
