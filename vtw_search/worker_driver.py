@@ -56,7 +56,7 @@ def run_worker(config: SearchConfig, console: Console | None = None) -> SearchRe
         with WorkProgress(prepared.console, prefix=f"{name}, ") as progress:
             studies = {task: prepared.study(task, progress) for task in prepared.splits}
             for task, study in studies.items():
-                with team.turn(f"noise {task}"):
+                with team.turn(f"check {task}"):
                     check_by_measuring(config, study)
             explored = {task: _share(prepared, study, team) for task, study in studies.items()}
         with team.turn("finish"):
