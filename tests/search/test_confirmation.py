@@ -123,6 +123,22 @@ def test_a_drop_that_the_exact_test_does_not_refute_is_never_confirmed() -> None
     assert [test.limit for test in found.tests if not test.holds] == ["accuracy_drop"]
 
 
+@pytest.mark.parametrize("binary", [True, False])
+def test_questions_on_one_image_are_one_draw_of_every_test(binary: bool) -> None:
+    """Three questions on each of 100 images, in whatever order their records are."""
+    images = [f"image-{n % 100}" for n in range(COUNT)]
+    kl, lost = np.random.default_rng(0).random(COUNT) ** 6 * 0.2, [float(n % 100 >= 2) for n in range(COUNT)]
+    kept = records(LAYERS, "confirmation", [0.0] * COUNT, [1.0] * COUNT, images)
+    own = records(5, "confirmation", kl.tolist(), lost, images)
+    rows = pd.concat([kept, own]).sample(frac=1, random_state=1)
+    mean, tail, drop = finalist_of(rows, policy_of(5), LIMITS, 0.95, binary).tests
+    assert (mean.images, tail.images, drop.images) == (100, 100, 100)
+    capped = np.minimum(np.minimum(kl, 0.1).reshape(3, 100).mean(axis=0), 0.1)
+    assert mean.upper == pytest.approx(mean_upper_bound(capped, 0, 0.1, 0.95), abs=1e-6)
+    assert tail.upper == share_upper_bound(int((kl.reshape(3, 100) > 0.1).any(axis=0).sum()), 100, 0.95)
+    assert drop.upper == mean_upper_bound([1.0] * 2 + [0.0] * 98, -1, 1, 0.95)
+
+
 def test_nothing_that_the_search_saw_is_used_for_the_test() -> None:
     clean = frame("confirmation", {5: 0})
     # The same policy lost everything on the search's own samples.
