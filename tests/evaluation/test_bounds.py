@@ -115,6 +115,15 @@ def test_a_cluster_is_one_draw() -> None:
     assert exceedance_upper_bound(values, clusters, 0.2, 0.95) == share_upper_bound(1, 2, 0.95)
 
 
+@pytest.mark.parametrize("count", range(1, 12))
+@pytest.mark.parametrize("cap", [0.1, 0.2, 0.03])
+def test_an_image_whose_samples_are_all_above_the_cap_is_at_the_cap(cap: float, count: int) -> None:
+    """Rounding, as in (0.1 + 0.1 + 0.1) / 3 > 0.1, must not put its mean outside the range."""
+    values, clusters = [cap + 1] * count + [0.0], ["a"] * count + ["b"]
+    expected = mean_upper_bound([cap, 0.0], 0, cap, 0.95)
+    assert capped_mean_upper_bound(values, clusters, cap, 0.95) == pytest.approx(expected, abs=1e-6)
+
+
 def test_copies_of_a_sample_in_its_cluster_add_no_confidence() -> None:
     once = capped_mean_upper_bound([0.01] * 50, names(50), 0.1, 0.95)
     assert capped_mean_upper_bound([0.01] * 500, names(50) * 10, 0.1, 0.95) == pytest.approx(once)

@@ -60,6 +60,16 @@ def test_the_bound_is_above_the_estimate_and_orders_outcomes(count: int, losses:
     assert bound >= exact_drop_bound(losses, gains + 1, count, 0.95) - 1e-5
 
 
+@pytest.mark.parametrize("losses,gains", [(3, 2), (1, 0), (12, 16)])
+def test_a_bound_is_within_the_asked_drop_only_if_that_is_refuted(losses: int, gains: int) -> None:
+    """P-values jump: 3 losses and 2 gains of 300 refute a drop of 0.019, and not one of 0.02."""
+    refuted = drop_p_value(losses, gains, 300, 0.02) <= 0.05
+    assert refuted == (losses == 1)
+    assert (exact_drop_bound(losses, gains, 300, 0.95, asked=0.02) <= 0.02) == refuted
+    drops = [1.0] * losses + [-1.0] * gains + [0.0] * (300 - losses - gains)
+    assert (drop_upper_bound(drops, names(300), 0.95, True, asked=0.02).upper <= 0.02) == refuted
+
+
 def test_more_pairs_without_a_loss_tighten() -> None:
     bounds = [exact_drop_bound(0, 0, count, 0.95) for count in (10, 50, 149, 299, 1000)]
     assert bounds == sorted(bounds, reverse=True)

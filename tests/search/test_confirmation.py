@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from experiments.limit_simulations.simulation import exact_p_values, most_allowed
 from tests.search.records import LAYERS, policy_of, records, row_of
 from vtw_search.errors import EvidenceError
-from vtw_search.evaluation.bounds import capped_mean_upper_bound, share_upper_bound
-from vtw_search.evaluation.paired import exact_drop_bound
+from vtw_search.evaluation.bounds import capped_mean_upper_bound, mean_upper_bound, share_upper_bound
+from vtw_search.evaluation.paired import drop_p_value, exact_drop_bound
 from vtw_search.evaluation.tasks import Sample
 from vtw_search.policies import Policy
 from vtw_search.results import Bounded, Confirmation, Finalist
@@ -114,6 +114,31 @@ def test_a_finalist_is_tested_with_the_bounds_of_its_records() -> None:
     assert not finalist_of(frame("confirmation", {5: 2}), policy_of(5), LIMITS, 0.95, binary=True).passed
 
 
+def test_a_drop_that_the_exact_test_does_not_refute_is_never_confirmed() -> None:
+    """Of 300 pairs, 3 lost and 2 won: p is 0.047 for a drop of 0.019, and 0.06 for the limit of 0.02."""
+    kept = records(LAYERS, "confirmation", [0.0] * COUNT, [0.0] * 2 + [1.0] * (COUNT - 2))
+    own = records(5, "confirmation", [0.001] * COUNT, [1.0] * (COUNT - 3) + [0.0] * 3)
+    found = finalist_of(pd.concat([kept, own]), policy_of(5), LIMITS, 0.95, binary=True)
+    assert drop_p_value(3, 2, COUNT, 0.02) > 0.05
+    assert [test.limit for test in found.tests if not test.holds] == ["accuracy_drop"]
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_questions_on_one_image_are_one_draw_of_every_test(binary: bool) -> None:
+    """Three questions on each of 100 images, in whatever order their records are."""
+    images = [f"image-{n % 100}" for n in range(COUNT)]
+    kl, lost = np.random.default_rng(0).random(COUNT) ** 6 * 0.2, [float(n % 100 >= 2) for n in range(COUNT)]
+    kept = records(LAYERS, "confirmation", [0.0] * COUNT, [1.0] * COUNT, images)
+    own = records(5, "confirmation", kl.tolist(), lost, images)
+    rows = pd.concat([kept, own]).sample(frac=1, random_state=1)
+    mean, tail, drop = finalist_of(rows, policy_of(5), LIMITS, 0.95, binary).tests
+    assert (mean.images, tail.images, drop.images) == (100, 100, 100)
+    capped = np.minimum(np.minimum(kl, 0.1).reshape(3, 100).mean(axis=0), 0.1)
+    assert mean.upper == pytest.approx(mean_upper_bound(capped, 0, 0.1, 0.95), abs=1e-6)
+    assert tail.upper == share_upper_bound(int((kl.reshape(3, 100) > 0.1).any(axis=0).sum()), 100, 0.95)
+    assert drop.upper == mean_upper_bound([1.0] * 2 + [0.0] * 98, -1, 1, 0.95)
+
+
 def test_nothing_that_the_search_saw_is_used_for_the_test() -> None:
     clean = frame("confirmation", {5: 0})
     # The same policy lost everything on the search's own samples.
@@ -195,6 +220,15 @@ def test_risk_is_the_worst_ratio_of_bound_and_limit_on_the_searchs_samples() -> 
     rows = [row_of(5, 50)]
     found = risks(rows, searched({5: 4}), LIMITS, 0.95, binary=True)
     assert found == {policy_of(5).digest(): pytest.approx(exact_drop_bound(4, 0, COUNT, 0.95) / 0.02)}
+
+
+def test_a_metric_that_the_confirmation_split_lacks_is_no_error_of_the_searchs_samples() -> None:
+    found = searched({5: 4})
+    own = (found["policy"] == policy_of(5).digest()) & (found["split"] == "selection")
+    found.loc[own & (found["position"] == COUNT - 1), "score"] = 0.5
+    upper = mean_upper_bound([1.0] * 4 + [0.0] * (COUNT - 5) + [0.5], -1, 1, 0.95)
+    risk = risks([row_of(5, 50)], found, LIMITS, 0.95, binary=True)
+    assert risk == {policy_of(5).digest(): pytest.approx(upper / 0.02)}
 
 
 def test_a_chain_of_bad_finalists_rarely_gets_one_through() -> None:

@@ -75,7 +75,10 @@ def test_a_variation_that_cannot_run_is_an_error_that_says_how_to_go_on(loaded: 
         measure_noise(loaded, samples, 8, 4, ["dtype"], lambda _: broken)
 
 
-NOISE = {"batch": {"mean_nats": 1e-6}, "dtype": {"mean_nats": 2e-3}}
+NOISE = {
+    "batch": {"mean_nats": 1e-6, "share_above_cap": 0.0},
+    "dtype": {"mean_nats": 2e-3, "share_above_cap": 0.06},
+}
 
 
 def test_a_limit_below_the_floor_is_refused_with_its_cause() -> None:
@@ -86,6 +89,10 @@ def test_a_limit_below_the_floor_is_refused_with_its_cause() -> None:
         check_noise("t", replace(LIMITS, kl_nats=0.001), NOISE)
     with pytest.raises(ConfigError, match="noise floor"):
         check_noise("t", replace(LIMITS, slices={"digits": {"kl_nats": 0.001}}), NOISE)
+    check_noise("t", replace(LIMITS, kl_tail=0.06), NOISE)
+    tail = replace(LIMITS, kl_nats=None, kl_cap_nats=0.01, kl_tail=0.05)
+    with pytest.raises(ConfigError, match=r"limits.kl_tail of t .* 0.06 of the samples above the cap.*dtype"):
+        check_noise("t", tail, NOISE)
 
 
 def test_the_summary_has_mean_tail_and_maximum() -> None:

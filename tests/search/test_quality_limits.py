@@ -64,6 +64,16 @@ def test_the_worst_slice_decides_in_the_test() -> None:
     ]  # fmt: skip
 
 
+def test_single_values_of_a_slice_are_cut_at_ten_times_its_own_limit() -> None:
+    own, kept = frames(0)
+    asked = limits(kl_nats=0.001, slices={"digits=4": {"kl_nats": 0.1}})
+    whole, part = finalist_of(pd.concat([own, kept]), policy_of(5), asked, 0.95, binary=True).tests
+    assert [whole.value, part.value] == pytest.approx([0.01 / 3, 0.02])
+    assert [(race.limit, race.high) for _, race in Racing(asked, 0.95, (("digits", "4"),)).races()] == [
+        (0.001, pytest.approx(0.01)), (0.1, pytest.approx(1.0)),
+    ]  # fmt: skip
+
+
 def test_a_slice_that_does_not_occur_is_named_with_what_does() -> None:
     own, kept = frames(0)
     with pytest.raises(UnknownNameError, match=r"unknown slice 'digit'.*digits"):

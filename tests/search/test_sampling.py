@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
 import pytest
 from numpy.random import default_rng
 from optuna.distributions import IntDistribution
 from optuna.samplers import PartialFixedSampler, RandomSampler
 from optuna.trial import FixedTrial
 
+from tests.search.records import records
 from vtw_search import Policy
 from vtw_search.errors import UnknownNameError
 from vtw_search.evaluation.model import load_model
+from vtw_search.evaluation.statistics import paired_difference_interval
 from vtw_search.facts import ModelFacts
 from vtw_search.records import Measurement
 from vtw_search.results import Baseline, Judgement, Row
-from vtw_search.search.baselines import SEEDS, baselines_of, baselines_text, not_beaten
+from vtw_search.search.baselines import SEEDS, baselines_of, baselines_text, compared, not_beaten
 from vtw_search.search.sampling import (
     SAMPLERS,
     SamplerSettings,
@@ -154,6 +157,23 @@ def test_baselines_cost_what_the_winner_costs(facts: ModelFacts) -> None:
     random = [policy for policy in found if policy.stages[0].operator == "select"]
     assert [policy.stages[0].keep for policy in random] == [20] * len(SEEDS)
     assert [macs(policy) for policy in found if policy not in random] == [160, 250]
+
+
+def test_a_baseline_is_compared_by_sample_of_the_selection_split() -> None:
+    """The winner is right on four more samples, whose records come in another order."""
+    scores = {5: [1.0] * 10, 3: [0.0] * 4 + [1.0] * 6}
+    frame = pd.concat([
+        *(records(layer, "selection", [0.0] * 10, own).sample(frac=1, random_state=layer)
+          for layer, own in scores.items()),
+        *(records(layer, "calibration", [0.0] * 10, [1.0] * 10) for layer in scores),
+        records(3, "confirmation", [0.0] * 10, [1.0] * 10),
+    ])  # fmt: skip
+    winner, other = (Row(Measurement(task="t", policy=Policy.withdraw(layer), layer=layer), ()) for layer in (5, 3))
+    failed = Row(Measurement(task="t", policy=Policy.withdraw(2), layer=2, failure="nan"), ())
+    [found] = compared(winner, [failed, other], frame)
+    assert (found.row, found.advantage) == (other, 0.4)
+    names = [str(number) for number in range(10)]
+    assert (found.low, found.high) == paired_difference_interval([1.0] * 4 + [0.0] * 6, names)
 
 
 def test_a_winner_that_does_not_beat_its_baselines_is_flagged() -> None:

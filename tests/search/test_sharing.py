@@ -41,6 +41,7 @@ class Task:
     confirmed: Mapping[int, int] = field(default_factory=dict)
     broken_holdouts: Sequence[int] = ()
     noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # under the withdrawal at layer 5
+    earlier: int = 0
     known: set[int] = field(default_factory=set)
     measured: list[str] = field(default_factory=list)
     looked: list[str] = field(default_factory=list)
@@ -91,7 +92,7 @@ class Task:
 
     def look(self, _: Limits, policies: Sequence[Policy]) -> int:
         self.looked.append("test " + ", ".join(policy.label() for policy in policies))
-        return 1
+        return self.earlier + 1
 
     def holdout(self, row: Row, limits: Limits) -> dict[str, Any]:
         measurement = row.measurement
@@ -206,6 +207,16 @@ def test_the_shared_policy_has_to_pass_on_every_task() -> None:
     assert first.looked == second.looked == ["test withdraw@6, withdraw@3", "holdout withdraw@6"]
     assert "every task's limits hold with 95% confidence" in found.verdict
     assert "withdraw@3 failed: second: accuracy_drop" in found.verdict
+
+
+def test_the_sequence_goes_by_the_worst_task_and_the_looks_of_all_are_told() -> None:
+    """The second task alone would take layer 9 for riskier than the cheaper layer 6, and leave it out."""
+    first = Task("first", {6: 10, 9: 0}, limits=TESTED, count=300, earlier=2)
+    second = Task("second", {6: 2, 9: 8}, limits=TESTED, count=300)
+    found = share([first.member((6, 9)), second.member((6, 9))]).confirmation
+    assert found is not None
+    assert [each.policy.label() for each in found.finalists] == ["withdraw@9", "withdraw@6"]
+    assert found.looks == 3
 
 
 def test_when_nothing_passes_everywhere_keep_all_is_shared_and_the_limit_is_named() -> None:

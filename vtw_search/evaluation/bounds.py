@@ -26,7 +26,8 @@ def cluster_means(values: Sequence[float], clusters: Sequence[str]) -> np.ndarra
     """
     numbers = checked(values, -np.inf, np.inf)
     _, first, member = np.unique(np.asarray(clusters, dtype=str), return_index=True, return_inverse=True)
-    means = np.bincount(member, numbers) / np.bincount(member)
+    # Rounding lifts the mean of equal values above them, such as that of three values at a cap of 0.1.
+    means = np.clip(np.bincount(member, numbers) / np.bincount(member), numbers.min(), numbers.max())
     return means[np.argsort(first)]
 
 

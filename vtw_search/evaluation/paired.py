@@ -36,7 +36,9 @@ class DropBound(NamedTuple):
     method: str
 
 
-def drop_upper_bound(drops: Sequence[float], clusters: Sequence[str], level: float, binary: bool) -> DropBound:
+def drop_upper_bound(
+    drops: Sequence[float], clusters: Sequence[str], level: float, binary: bool, asked: float | None = None
+) -> DropBound:
     """Bound the mean of reference score minus candidate score, paired by sample.
 
     Which method is used depends on the design alone, never on the drops, so that the level holds. For scores of 0 or 1
@@ -48,6 +50,7 @@ def drop_upper_bound(drops: Sequence[float], clusters: Sequence[str], level: flo
         clusters: whose samples are not independent of each other (the image).
         level: confidence, such as 0.95.
         binary: whether the metric gives 0 or 1 only.
+        asked: the limit that the bound is held against, as for `exact_drop_bound`.
 
     Raises:
         EvidenceError: a drop is missing, impossible, or not whole although the metric is binary.
@@ -62,7 +65,8 @@ def drop_upper_bound(drops: Sequence[float], clusters: Sequence[str], level: flo
     if between.size:
         raise EvidenceError("drops of a binary metric must be -1, 0 or 1", value=float(between[0]))
     losses, gains = int((units > 0).sum()), int((units < 0).sum())
-    return DropBound(float(units.mean()), exact_drop_bound(losses, gains, len(units), level), len(units), "exact")
+    upper = exact_drop_bound(losses, gains, len(units), level, asked)
+    return DropBound(float(units.mean()), upper, len(units), "exact")
 
 
 def is_exact(clusters: Sequence[str], binary: bool) -> bool:
@@ -71,13 +75,19 @@ def is_exact(clusters: Sequence[str], binary: bool) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def exact_drop_bound(losses: int, gains: int, count: int, level: float) -> float:
-    """Bound P(loss) - P(gain) from above: the largest drop that `drop_p_value` does not refute at 1 - level."""
+def exact_drop_bound(losses: int, gains: int, count: int, level: float, asked: float | None = None) -> float:
+    """Bound P(loss) - P(gain) from above: the largest drop that `drop_p_value` does not refute at 1 - level.
+
+    Looked for on a grid: the p-value jumps up now and then as the drop grows, so that a drop between two that are
+    refuted may not be. `asked` is on the grid, so that the bound is within it only if that very drop is refuted.
+    """
     if losses == count:
         return 1.0  # no drop is refuted
     alpha, estimate = 1 - level, (losses - gains) / count
     start = max(estimate, 0.0)
     drops = start + (1 - start) * np.geomspace(1e-5, 1, _SCAN)
+    if asked is not None and start < asked < 1:
+        drops = np.union1d(drops, asked)
     open_ = [drop for drop in drops[:-1] if drop_p_value(losses, gains, count, drop) > alpha]
     left = open_[-1] if open_ else start
     right = float(drops[np.searchsorted(drops, left, side="right")])

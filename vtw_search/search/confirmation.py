@@ -35,6 +35,8 @@ def risks(rows: Sequence[Row], frame: pd.DataFrame, limits: Limits, level: float
     """
     groups = {str(digest): group for digest, group in frame.groupby("policy")}
     reference = groups[Policy.keep_all().digest()]
+    # In a task of several metrics the search's samples may have one that the confirmation split lacks.
+    binary = binary and bool(frame["score"].dropna().isin((0.0, 1.0)).all())
     found = {}
     for row in rows:
         if row.feasible:

@@ -97,7 +97,7 @@ def bounds_of(limits: Limits, evidence: Evidence, level: float) -> tuple[Bounded
 def _bound(limit: QualityLimit, evidence: Evidence, limits: Limits, level: float) -> Bounded:
     if limit.quantity == "drop":
         values, clusters = evidence.drops["value"].tolist(), evidence.drops["cluster"].tolist()
-        found = drop_upper_bound(values, clusters, level, evidence.binary)
+        found = drop_upper_bound(values, clusters, level, evidence.binary, limit.bound)
         return Bounded(limit.name, limit.bound, found.value, found.upper, found.units, found.method)
     values, clusters, cap = evidence.kl["value"].tolist(), evidence.kl["cluster"].tolist(), limits.cap_nats(limit)
     if limit.quantity == "tail":

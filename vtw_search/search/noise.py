@@ -91,22 +91,24 @@ def _summary(values: np.ndarray, cap: float) -> dict[str, float]:
 
 
 def check_noise(task: str, limits: Limits, summary: Summary) -> None:
-    """Refuse a limit on KL below the noise floor: the largest mean of any variation.
+    """Refuse a limit on KL below the noise floor: the largest mean, or share above the cap, of any variation.
 
     Raises:
         ConfigError: the limit, a slice's included, is below the floor.
     """
-    lowest = _lowest_bound(limits)
-    if not summary or lowest is None:
-        return
-    variation, floor = _worst(summary, "mean_nats")
-    if lowest < floor:
-        raise ConfigError(
-            f"limits.kl_nats of {task} must not be below the noise floor of {floor:.3g} nats, which another "
-            f"{variation} causes without any policy",
-            value=lowest,
-            remedy="raise the limit, or leave that variation out of noise.variations if it never happens to you",
-        )
+    asked = {"kl_nats": (_lowest_bound(limits), "mean_nats", "nats"),
+             "kl_tail": (limits.tail, "share_above_cap", "of the samples above the cap")}  # fmt: skip
+    for name, (bound, column, unit) in asked.items():
+        if not summary or bound is None:
+            continue
+        variation, floor = _worst(summary, column)
+        if bound < floor:
+            raise ConfigError(
+                f"limits.{name} of {task} must not be below the noise floor of {floor:.3g} {unit}, which another "
+                f"{variation} causes without any policy",
+                value=bound,
+                remedy="raise the limit, or leave that variation out of noise.variations if it never happens to you",
+            )
 
 
 def noise_warning(limits: Limits, summary: Summary, task: str | None = None) -> str:
