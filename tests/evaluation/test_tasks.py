@@ -57,6 +57,23 @@ def test_every_image_is_asked_once_before_any_is_asked_twice() -> None:
         )
 
 
+def test_an_image_with_many_questions_is_drawn_no_more_often() -> None:
+    """Two of three images have one question and the others ten: so it is among the images that are used."""
+    few = [sample(number, f"one-{number}") for number in range(3000)]
+    many = [sample(3000 + number, f"ten-{number // 10}") for number in range(15_000)]
+    splits = make_splits({"all": [*few, *many]}, 0, {**SIZES, "confirmation": 300})
+    found = [each.cluster.startswith("one-") for each in splits["confirmation"]]
+    # Within four standard deviations.
+    assert abs(sum(found) - 200) < 4 * (300 * 2 / 9) ** 0.5
+
+
+def test_the_question_that_is_asked_first_does_not_depend_on_where_its_image_stands() -> None:
+    samples = [sample(number, f"image-{number // 4}") for number in range(40_000)]
+    splits = make_splits({"all": samples}, 0, {**SIZES, "confirmation": 300})
+    listed = [int(each.id) % 4 for each in splits["confirmation"]]
+    assert all(abs(listed.count(place) - 75) < 4 * (300 * 3 / 16) ** 0.5 for place in range(4))
+
+
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(TaskError, match="no image is left"):
         make_splits({"all": [sample(1, "only")]}, 0, SIZES)

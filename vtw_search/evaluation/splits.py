@@ -80,14 +80,20 @@ def _grouped(pools: Pools, seed: int) -> Mapping[str, Sequence[Sample]]:
 
 
 def _spread(samples: Sequence[Sample], seed: int) -> list[Sample]:
-    """Order samples at random, with the n-th sample of every cluster before the (n+1)-th of any."""
-    order = sorted(samples, key=lambda sample: _draw(f"order {seed}", sample.id))
+    """Order samples at random, with the n-th sample of every cluster before the (n+1)-th of any.
+
+    Where a cluster stands depends neither on how many samples it has nor on which of them comes first: the first so
+    many samples are of a fair draw of clusters, each asked a fair draw of its questions.
+    """
+    first: dict[str, str] = {}
     seen: dict[str, int] = {}
-    turns = []
-    for sample in order:
-        turns.append(seen.get(sample.cluster, 0))
-        seen[sample.cluster] = turns[-1] + 1
-    return [sample for _, sample in sorted(zip(turns, order, strict=True), key=lambda pair: pair[0])]
+    places: dict[str, tuple[int, float]] = {}
+    for sample in samples:
+        first.setdefault(sample.cluster, sample.id)
+    for sample in sorted(samples, key=lambda sample: _draw(f"question {seed}", sample.id)):
+        turn = seen[sample.cluster] = seen.get(sample.cluster, -1) + 1
+        places[sample.id] = turn, _draw(f"order {seed}", first[sample.cluster])
+    return sorted(samples, key=lambda sample: places[sample.id])
 
 
 def _draw(salt: str, name: str) -> float:
