@@ -132,7 +132,9 @@ ON_THE_REFERENCE = [
     Policy(stages=(before("select", 0.5, "vision_received", layout="row"), prune(3, 8, "text_relevance"))),
     Policy(stages=(before("select", "second_difference", "cls_similarity"), prune(3, 0.5, "text_to_visual"))),
     Policy(stages=(before("downsample", 0.25),)),
+    # Differ in their positions alone.
     Policy(stages=(before("downsample", 0.5, None, "recount", mode="stride"), prune(3, 10, "uniform"))),
+    Policy(stages=(before("downsample", 0.5, None, "keep", mode="stride"), prune(3, 10, "uniform"))),
     Policy(stages=(before("select", 0.5, "random", seed=3), prune(2, 0.5, "visual_received", normalise=True))),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,6 +105,21 @@ def test_published_values_are_the_defaults() -> None:
     assert visual_counts(default_of("fopru", facts), 576) == [144]
     assert [stage.layer for stage in default_of("pyramid", facts).stages] == [8, 16, 24]
     assert visual_counts(default_of("pyramid", facts), 576) == [288, 144, 72]
+
+
+def test_what_leaves_before_the_decoder_may_keep_positions_or_not() -> None:
+    facts = facts_of_llava(32)
+    before = [name for name in RECIPES if default_of(name, facts).stages[0].site == "vision"]
+    for name in before:
+        baseline = name in ("random", "downsample")
+        assert default_of(name, facts).stages[0].position == ("keep" if baseline else "recount")
+        assert set(find_recipe(name).parameters(facts)["position"].values) == {"keep", "recount"}
+        fixed = replace(facts, missing={"recount": "M-RoPE"})
+        assert find_recipe(name).parameters(fixed)["position"].values == ("keep",)
+    assert {"vtc_cls", "fopru", "image_text_interaction", "random", "downsample"} == set(before)
+    inside = {"layer": 3, "keep": 0.5, "seed": 0}
+    assert find_recipe("random").policy(facts, {**inside, "position": "recount"}) is None
+    assert find_recipe("random").policy(facts, {**inside, "position": "keep"}) is not None
 
 
 def test_mean_visual_tokens_over_depth() -> None:

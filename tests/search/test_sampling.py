@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -155,8 +156,16 @@ def test_baselines_cost_what_the_winner_costs(facts: ModelFacts) -> None:
 
     found = baselines_of(205, facts, 64, macs)
     random = [policy for policy in found if policy.stages[0].operator == "select"]
-    assert [policy.stages[0].keep for policy in random] == [20] * len(SEEDS)
-    assert [macs(policy) for policy in found if policy not in random] == [160, 250]
+    assert [policy.stages[0].keep for policy in random] == [20] * 2 * len(SEEDS)
+    assert [macs(policy) for policy in found if policy not in random] == [160, 250] * 2
+    both = {"keep", "recount"}
+    for positions in ({policy.stages[0].position for policy in group} for group in (random, set(found) - set(random))):
+        assert positions == both, "a baseline is not made weak by its positions"
+    kept = baselines_of(205, replace(facts, missing={"recount": "M-RoPE"}), 64, macs)
+    assert {policy.stages[0].position for policy in kept} == {"keep"}
+    assert len(kept) == len(found) / 2
+    inside = baselines_of(205, replace(facts, missing={"before_decoder": "tiles", "recount": "tiles"}), 64, macs)
+    assert [(policy.stages[0].site, policy.stages[0].keep) for policy in inside] == [("decoder", 20)] * len(SEEDS)
 
 
 def test_a_baseline_is_compared_by_sample_of_the_selection_split() -> None:

@@ -194,7 +194,8 @@ class _Pass:
         left, states = advance(child.ready, present, hidden, insight)
         if child.ready.scorer is None:
             # The same tokens stay at whatever layer, so that arguments need to be cut once only.
-            left = self.plain.setdefault((id(present), child.ready.stage.operator, child.ready.stage.keep), left)
+            stage = child.ready.stage
+            left = self.plain.setdefault((id(present), stage.operator, stage.keep, stage.position), left)
         self.left[child] = (*self.left[parent], left.visual.sum(dim=1))
         return Branch(child, left, states)
 

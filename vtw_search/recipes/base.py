@@ -49,17 +49,25 @@ def withdraw(layer: int) -> Stage:
 
 
 def before_decoder(
-    facts: ModelFacts, operator: str, keep: float | int | str, scorer: str | None = None, **options: Value
+    operator: str, keep: float | int | str, position: str, scorer: str | None = None, **options: Value
 ) -> Stage:
-    """Return a stage before the decoder; positions are numbered anew where the model allows it, as the papers do.
-
-    `options` are the scorer's; the operator's, where there is no scorer.
-    """
+    """Return a stage before the decoder; `options` are the scorer's, or, where there is none, the operator's."""
     choice = None if scorer is None else ScorerChoice(name=scorer, options=options)
-    return Stage(
-        site="vision", layer=0, operator=operator, keep=keep, scorer=choice,
-        position="keep" if "recount" in facts.missing else "recount", options={} if scorer else options,
-    )  # fmt: skip
+    return Stage.model_validate({
+        "site": "vision", "layer": 0, "operator": operator, "keep": keep, "scorer": choice, "position": position,
+        "options": {} if scorer else options,
+    })  # fmt: skip
+
+
+def positions(facts: ModelFacts, default: str) -> Parameter:
+    """Return how a stage before the decoder numbers what is left.
+
+    The papers number it anew, since their decoders are given a shorter sequence. Which one a model takes better has to
+    be measured: one that has always seen equally many tokens may not know its text at another distance.
+    """
+    if "recount" in facts.missing:
+        return Parameter("keep", ("keep",))
+    return Parameter(default, ("recount", "keep"))
 
 
 def layers_of(facts: ModelFacts) -> list[int]:

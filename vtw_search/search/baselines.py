@@ -1,13 +1,14 @@
 """What every winner has to beat: random tokens at its own macs, and the two grid poolings around them.
 
 Random pruning beats some published methods, and a coarser grid costs nothing to deploy; a policy that is no better than
-these has found nothing.
+these has found nothing. Both are tried with positions kept and numbered anew, where the model allows it: a baseline
+that suffers from its positions would be too easy to beat.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -15,7 +16,7 @@ from vtw_search.evaluation.statistics import paired_difference_interval
 from vtw_search.facts import ModelFacts
 from vtw_search.files import write_text_atomically
 from vtw_search.policies import Policy
-from vtw_search.recipes import find_recipe
+from vtw_search.recipes import Value, find_recipe
 from vtw_search.records import Measurement
 from vtw_search.results import Baseline, Row
 from vtw_search.search.answer import judged_rows
@@ -59,41 +60,49 @@ def baselines_of(budget: int, facts: ModelFacts, visual: int, macs: Callable[[Po
         visual: visual tokens of the sample that macs are counted on.
         macs: counts a policy on that sample.
     """
-    policies = [_random(budget, facts, visual, macs, seed) for seed in SEEDS]
+    policies = _randoms(budget, facts, visual, macs)
     if not {"before_decoder", "grids"} & set(facts.missing):
         policies += _poolings(budget, facts, visual, macs)
     return list(dict.fromkeys(policies))
 
 
-def _random(budget: int, facts: ModelFacts, visual: int, macs: Callable[[Policy], int], seed: int) -> Policy:
-    """Return random pruning at the earliest place, with as many tokens as the budget pays for, 1 at least."""
+def _randoms(budget: int, facts: ModelFacts, visual: int, macs: Callable[[Policy], int]) -> list[Policy]:
+    """Return random prunings at the earliest place, with as many tokens as the budget pays for, 1 at least."""
     layer = 0 if "before_decoder" not in facts.missing else facts.first_layer
-    recipe = find_recipe("random")
+    numbered = _positions(facts, "random") if layer == 0 else ["keep"]
 
-    def policy(count: int) -> Policy:
-        found = recipe.policy(facts, {"layer": layer, "keep": count, "seed": seed})
-        assert found is not None
-        return found
+    def policy(count: int, position: str = "keep", seed: int = 0) -> Policy:
+        return _of("random", facts, {"layer": layer, "keep": count, "position": position, "seed": seed})
 
     low, high = 1, visual
     while low < high:  # macs rise with the count
         middle = (low + high + 1) // 2
         low, high = (middle, high) if macs(policy(middle)) <= budget else (low, middle - 1)
-    return policy(low)
+    return [policy(low, position, seed) for position in numbered for seed in SEEDS]
 
 
 def _poolings(budget: int, facts: ModelFacts, visual: int, macs: Callable[[Policy], int]) -> list[Policy]:
     """Return the dearest pooling within the budget and the cheapest beyond it."""
     side = max(1, round(visual**0.5))
-    recipe, costs = find_recipe("downsample"), dict[Policy, int]()
-    for number in range(1, side):
-        policy = recipe.policy(facts, {"keep": (number / side) ** 2, "mode": "mean"})
-        assert policy is not None
-        costs[policy] = macs(policy)
-    within = [policy for policy, cost in costs.items() if cost <= budget]
-    beyond = [policy for policy, cost in costs.items() if cost > budget]
-    dearest, cheapest = sorted(within, key=costs.__getitem__)[-1:], sorted(beyond, key=costs.__getitem__)[:1]
-    return dearest + cheapest
+
+    def policy(number: int, position: str = "keep") -> Policy:
+        return _of("downsample", facts, {"keep": (number / side) ** 2, "mode": "mean", "position": position})
+
+    costs = {number: macs(policy(number)) for number in range(1, side)}  # rise with the number
+    within = [number for number, cost in costs.items() if cost <= budget]
+    beyond = [number for number, cost in costs.items() if cost > budget]
+    chosen = within[-1:] + beyond[:1]
+    return [policy(number, position) for position in _positions(facts, "downsample") for number in chosen]
+
+
+def _of(recipe: str, facts: ModelFacts, chosen: Mapping[str, Value]) -> Policy:
+    policy = find_recipe(recipe).policy(facts, chosen)
+    assert policy is not None, "these parameters go together"
+    return policy
+
+
+def _positions(facts: ModelFacts, recipe: str) -> list[str]:
+    return [str(value) for value in find_recipe(recipe).parameters(facts)["position"].values]
 
 
 def compared(winner: Row, baselines: Sequence[Row], frame: pd.DataFrame) -> tuple[Baseline, ...]:
