@@ -147,7 +147,7 @@ def _say_what_is_certifiable(config: SearchConfig, splits: Mapping[str, Splits],
     for name, split in splits.items():
         limits = limits_of(config, name)
         every = [sample for each in SPLITS for sample in split[each]]
-        check_names(limits, every, timed=config.profile.repeats > 0)
+        check_names(name, limits, every, timed=config.profile.repeats > 0)
         if limits.confidence is not None:
             check_cap(name, limits)
             known = limits.without_slice(DOWNSAMPLING_FAILS)
