@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from rich.console import Console
 
-from vtw_search.commands.search import _sweep, main
+from vtw_search.commands.search import main
 from vtw_search.config import load_config
 from vtw_search.errors import ConfigError
 from vtw_search.evaluation.model import REFERENCE_MODEL
@@ -153,21 +153,6 @@ def test_a_password_is_in_no_message_and_not_in_the_saved_configuration(
     config = load_config("search=a", "storage=postgres", "storage.url=postgresql://me:secret@host/db")
     _save_config(config, tmp_path / "a")
     assert "secret" not in (tmp_path / "a" / "config.yaml").read_text()
-
-
-@pytest.mark.parametrize(
-    "overrides,grouped",
-    [
-        (["worker=range(4)", "search=a"], False),
-        (["worker=0,1"], False),
-        (["worker=0"], False),
-        (["worker=range(2)", "seed=0,1"], True),
-        (["seed=0,1"], True),
-        (["seed=0"], True),
-    ],
-)
-def test_the_workers_of_one_search_are_no_sweep(overrides: list[str], grouped: bool) -> None:
-    assert bool(_sweep(overrides)) == grouped
 
 
 @pytest.mark.parametrize("split", ["calibration", "selection", "holdout"])
