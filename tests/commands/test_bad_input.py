@@ -129,6 +129,14 @@ def test_bad_task_files(
     assert message in run(capsys, monkeypatch, tmp_path, "task=jsonl", "task.path=my.jsonl")
 
 
+def test_a_prompt_with_a_placeholder_is_refused_before_anything_runs(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _rows(tmp_path, lambda rows: rows[7].update(prompt="<image> what?"))
+    line = run(capsys, monkeypatch, tmp_path, "task=jsonl", "task.path=my.jsonl", "limits.confidence=null")
+    assert "sample '7': a prompt must not hold image placeholders" in line
+
+
 def test_a_name_cannot_be_continued_with_another_seed(
     capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
