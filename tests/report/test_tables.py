@@ -166,13 +166,21 @@ def test_csv_round_trip_equals_the_measurements() -> None:
     result = study()
     text = front_frame(result).to_csv(index=False)
     read = pd.read_csv(io.StringIO(text))
-    names = {"layer", "policy", "feasible", "on_front", "chosen", "status"}
+    names = {"layer", "policy", "feasible", "on_front", "chosen", "status", "latency_problems"}
     numeric = set(read.columns) - names | {"layer"}
     assert numeric == set(Measurement.model_fields) - {"task", "policy", "failure", "stopped", "latency_problems"}
     for (_, line), row in zip(read.iterrows(), result.rows, strict=True):
         for name in numeric:
             value = getattr(row.measurement, name)
             assert pd.isna(line[name]) if value is None else line[name] == value, name
+
+
+def test_the_frame_says_which_times_are_doubtful() -> None:
+    result = study()
+    doubted = result.rows[7].measurement.model_copy(update={"latency_problems": "others were busy"})
+    rows = tuple(replace(row, measurement=doubted) if row is result.rows[7] else row for row in result.rows)
+    frame = front_frame(replace(result, rows=rows))
+    assert frame["latency_problems"].dropna().to_dict() == {7: "others were busy"}
 
 
 def test_the_frame_says_how_each_row_was_judged() -> None:
