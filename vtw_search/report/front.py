@@ -166,11 +166,10 @@ def _label(row: Row, x: float, y: float) -> PointLabel:
 def _notes(result: StudyResult) -> list[str]:
     drawn = [row for row, _, _ in front_points(result)]
     left_out = [row for row in result.rows if row.measurement.failure is None and row not in drawn]
-    layers = ", ".join(str(row.measurement.layer) for row in left_out)
     points = "Numbers are the layer K." if kinds.by_layer(result) else "Colours: which operators act, in their order."
     return [
         f"{points} {drawing.MARKS} Line: the front.",
         f"{quantities.samples_text(result)}.",
-        *([f"Not drawn, no macs or no accuracy: K = {layers}"] if left_out else []),
+        *([f"Not drawn, no macs or no accuracy: {quantities.named(result, left_out)}"] if left_out else []),
         *drawing.failure_notes([result]),
     ]

@@ -143,6 +143,6 @@ def _why(objective: Objective) -> str:
 def _nothing_feasible(rows: Sequence[Row]) -> str:
     closest = least_infeasible(rows[1:])
     if closest is None:
-        return "keep-all: no withdrawal could be measured"
+        return "keep-all: no other policy could be measured"
     label = closest.measurement.policy.label()
-    return f"keep-all: no withdrawal meets the limits; closest is {label}, blocked by {closest.status}"
+    return f"keep-all: no other policy meets the limits; closest is {label}, blocked by {closest.status}"
