@@ -92,6 +92,19 @@ def test_the_jsonl_task_takes_its_name_and_path() -> None:
     assert config.named_tasks["mine"].options == {"path": "a b.jsonl"}
 
 
+def test_a_second_task_file_is_a_task_of_its_own() -> None:
+    second = "+tasks.two={source: jsonl, options: {path: two.jsonl}, max_new_tokens: 8}"
+    config = load_config("task=jsonl", "task.path=my.jsonl", "task.name=mine", second)
+    assert {name: task.options["path"] for name, task in config.named_tasks.items()} == {
+        "mine": "my.jsonl", "two": "two.jsonl",
+    }  # fmt: skip
+
+
+def test_an_option_is_not_chosen_twice() -> None:
+    with pytest.raises(ConfigError, match=r"chosen once, got 'task=\[jsonl, jsonl\]'.*\+tasks\.two="):
+        load_config("task=[jsonl, jsonl]", "task.path=my.jsonl")
+
+
 def test_a_derived_name_follows_what_decides_the_result() -> None:
     name = load_config().search_name
     assert name == load_config("tracking=none", "runs=elsewhere").search_name

@@ -39,6 +39,7 @@ def compose_config(
     for folder in config_dirs:
         if not Path(folder).is_dir():
             raise ConfigError("a folder of settings must exist", value=folder, remedy="correct --config-dir")
+    _check_choices(overrides)
     extra = [f"hydra.searchpath=[{','.join('file://' + folder for folder in config_dirs)}]"] if config_dirs else []
     try:
         with initialize_config_module("conf", version_base="1.3"):
@@ -48,6 +49,16 @@ def compose_config(
                 raise _unknown_option(error) from error
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         raise _bad_override(error, list(overrides), model) from error
+
+
+def _check_choices(overrides: Sequence[str]) -> None:
+    """Refuse `task=[jsonl,jsonl]`, which Hydra would take for one."""
+    for override in overrides:
+        chosen = re.fullmatch(r"\w+=\[([\w,\s]*)\]", override)
+        names = [] if chosen is None else [name.strip() for name in chosen[1].split(",")]
+        if len(set(names)) < len(names):
+            remedy = "name it once; a second task file is +tasks.two={source: jsonl, options: {path: ...}, ...}"
+            raise ConfigError("an option may be chosen once", value=override, remedy=remedy)
 
 
 def validate(composed: DictConfig | Mapping[str, Any]) -> SearchConfig:

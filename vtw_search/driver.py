@@ -20,6 +20,7 @@ from vtw_search.report import show_studies, write_report
 from vtw_search.results import Baseline, StudyResult
 from vtw_search.search.answer import (
     Answer,
+    accuracy_warning,
     choose,
     confirmed,
     judged_rows,
@@ -138,6 +139,7 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
     baselines = measured_baselines(study, answer.chosen, limits)
     records = folder / "records" / name
     rows = [row.measurement for row in answer.rows]
+    warnings = accuracy_warning(limits, answer.rows[0]) + noise_warning(limits, policy_noise)
     measured = [*rows, *(baseline.row.measurement for baseline in baselines)]
     export_records(_records_of(study, found, answer, baselines), measured, records)
     result = StudyResult(
@@ -145,7 +147,7 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
         rows=answer.rows,
         limits=limits.as_dict(),
         chosen=answer.chosen,
-        verdict=answer.verdict + baselines_text(answer.chosen, baselines) + noise_warning(limits, policy_noise),
+        verdict=answer.verdict + baselines_text(answer.chosen, baselines) + warnings,
         holdout=holdout,
         identity=study.identity(SEARCH_SPLITS),
         records=str(records),

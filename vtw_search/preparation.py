@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from vtw_search.engine import check_images
+from vtw_search.engine import check_images, check_prompts
 from vtw_search.errors import ConfigError
 from vtw_search.evaluation.certify import Certifiable
 from vtw_search.evaluation.model import LoadedModel, load_model
@@ -74,6 +74,8 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
     splits = {name: _load_splits(task, config) for name, task in config.named_tasks.items()}
     _say_what_is_certifiable(config, splits, console)
     loaded = load(config)
+    for task in splits.values():
+        check_prompts(loaded.processor, (sample for split in SPLITS for sample in task[split]))
     space = _space(config, loaded)
     # What the model cannot do for a slice, and an error of the tracker's settings, is told before anything is written.
     for name in splits:
@@ -147,7 +149,7 @@ def _say_what_is_certifiable(config: SearchConfig, splits: Mapping[str, Splits],
     for name, split in splits.items():
         limits = limits_of(config, name)
         every = [sample for each in SPLITS for sample in split[each]]
-        check_names(limits, every, timed=config.profile.repeats > 0)
+        check_names(name, limits, every, timed=config.profile.repeats > 0)
         if limits.confidence is not None:
             check_cap(name, limits)
             known = limits.without_slice(DOWNSAMPLING_FAILS)

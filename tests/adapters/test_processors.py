@@ -86,6 +86,14 @@ def test_the_prompt_without_a_template_is_that_of_the_template(name: str) -> Non
     assert torch.equal(found["input_ids"], expected["input_ids"])
 
 
+@pytest.mark.usefixtures("without_video")
+@pytest.mark.parametrize("templated", [True, False])
+def test_a_prompt_that_holds_a_placeholder_is_refused(templated: bool) -> None:
+    processor = replace(FAMILIES["llava"], templated=templated).build()
+    with pytest.raises(RuntimeUseError, match=r"must not hold image placeholders.*remove <image>"):
+        find_adapter(find("llava").build()).encode(processor, ["<image> what?"], pictures(1))
+
+
 def test_a_row_without_the_image_that_it_needs_is_refused() -> None:
     adapter = find_adapter(find("paligemma").build())
     with pytest.raises(RuntimeUseError, match="must have an image"):

@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from rich.console import Console
 
-from vtw_search.commands.search import _sweep, main
+from vtw_search.commands.search import main
 from vtw_search.config import load_config
 from vtw_search.errors import ConfigError
 from vtw_search.evaluation.model import REFERENCE_MODEL
@@ -129,6 +129,14 @@ def test_bad_task_files(
     assert message in run(capsys, monkeypatch, tmp_path, "task=jsonl", "task.path=my.jsonl")
 
 
+def test_a_prompt_with_a_placeholder_is_refused_before_anything_runs(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _rows(tmp_path, lambda rows: rows[7].update(prompt="<image> what?"))
+    line = run(capsys, monkeypatch, tmp_path, "task=jsonl", "task.path=my.jsonl", "limits.confidence=null")
+    assert "sample '7': a prompt must not hold image placeholders" in line
+
+
 def test_a_name_cannot_be_continued_with_another_seed(
     capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -153,21 +161,6 @@ def test_a_password_is_in_no_message_and_not_in_the_saved_configuration(
     config = load_config("search=a", "storage=postgres", "storage.url=postgresql://me:secret@host/db")
     _save_config(config, tmp_path / "a")
     assert "secret" not in (tmp_path / "a" / "config.yaml").read_text()
-
-
-@pytest.mark.parametrize(
-    "overrides,grouped",
-    [
-        (["worker=range(4)", "search=a"], False),
-        (["worker=0,1"], False),
-        (["worker=0"], False),
-        (["worker=range(2)", "seed=0,1"], True),
-        (["seed=0,1"], True),
-        (["seed=0"], True),
-    ],
-)
-def test_the_workers_of_one_search_are_no_sweep(overrides: list[str], grouped: bool) -> None:
-    assert bool(_sweep(overrides)) == grouped
 
 
 @pytest.mark.parametrize("split", ["calibration", "selection", "holdout"])

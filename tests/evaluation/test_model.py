@@ -80,6 +80,16 @@ def test_missing_models_and_processors_are_refused(tmp_path: Path, folder: Path)
         load_model(str(folder))
 
 
+def test_a_package_that_a_processor_needs_is_named(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        text = "\nXProcessor requires the Torchvision library but it was not found in your environment. Check the page"
+        raise ImportError(text)
+
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", refuse)
+    with pytest.raises(ModelError, match=r"needs the packages.*Torchvision.*not found in your environment; install it"):
+        load_model(str(folder))
+
+
 def test_a_truncated_weights_file_is_refused(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

@@ -162,6 +162,7 @@ def _images(folder: Path, *names: str) -> None:
         ('{"id": "1"', "line 2: must be one JSON object"),
         ({**GOOD, "id": "1"}, "line 2, field id"),
         ({**GOOD, "id": "2", "answers": []}, "line 2, field answers"),
+        ({**GOOD, "id": "2", "answers": ["", " "]}, "line 2, field answers: .*must not be blank"),
         ({**GOOD, "id": "2", "prompt": ""}, "line 2, field prompt"),
         ({**GOOD, "id": "2", "images": "a.png"}, "line 2, field images.*got 'a.png'"),
         ({**GOOD, "id": "2", "metric": "exact"}, "line 2, field metric.*exact_match"),
@@ -194,6 +195,21 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         check_images(samples)
     with pytest.raises(TaskError, match=r"line 1, field images: must be files, got 'none\.png'"):
         read_jsonl(_jsonl(tmp_path, {**GOOD, "images": ["none.png"]}))
+
+
+def test_a_png_with_a_broken_chunk_is_named(tmp_path: Path) -> None:
+    Image.effect_noise((64, 64), 80).save(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[content.find(b"IDAT") - 2] -= 1  # its length: what follows is no chunk
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(TaskError, match=r"'1'.*a\.png'; broken PNG file"):
+        check_images(read_jsonl(_jsonl(tmp_path, GOOD)))
+
+
+def test_annotators_may_leave_an_answer_out(tmp_path: Path) -> None:
+    _images(tmp_path, "a.png")
+    (only,) = read_jsonl(_jsonl(tmp_path, {**GOOD, "answers": ["", "x"]}))
+    assert only.answers == ("", "x")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from matplotlib.image import imread
@@ -149,6 +150,22 @@ def test_the_page_has_a_group_per_kind_and_the_baselines_with_intervals(mixed: S
     assert "Baselines</h2>" in page
     assert "Baselines</h2>" not in front_page(study())
     assert baselines_frame(mixed)["advantage_low"].tolist() == [0.05, -0.02]
+
+
+def test_the_label_of_the_chosen_policy_covers_no_baseline() -> None:
+    result = study()
+
+    def label(drawn: StudyResult) -> tuple[Any, Any]:
+        figure = front_figure(drawn)
+        figure.draw_without_rendering()
+        axes = figure.axes[0]
+        return axes, next(text for text in axes.texts if text.get_text().startswith("chosen")).get_window_extent()
+
+    axes, box = label(result)
+    percent, accuracy = axes.transData.inverted().transform(((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2))
+    covered = measure("t", 7, accuracy=accuracy, macs_ratio=percent / 100, policy=RANDOM)
+    axes, box = label(replace(result, baselines=(Baseline(Row(covered, ()), 0.0, -0.1, 0.1),)))
+    assert not box.contains(*axes.transData.transform((percent, accuracy)))
 
 
 def test_baselines_join_the_labelled_picture_of_withdrawals(mixed: StudyResult) -> None:

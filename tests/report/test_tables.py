@@ -74,6 +74,17 @@ def test_status_says_which_limits_are_broken_and_why_a_row_failed() -> None:
     assert any(f"failed, K = {FAILED_LAYER}: {FAILURE}" in line for line in lines)
 
 
+@pytest.mark.parametrize("count,shown", [(2, "prune@1:0.5, prune@2:0.5"), (9, "9 policies")])
+def test_failed_policies_that_no_layer_tells_apart_are_not_named_by_it(count: int, shown: str) -> None:
+    def failed(layer: int) -> Row:
+        policy = Policy(stages=(Stage(layer=layer, operator="prune", keep=0.5),))
+        return Row(Measurement(task="t", policy=policy, layer=layer, failure="timed out after 1 s"), ())
+
+    result = study()
+    rows = (*(row for row in result.rows if row.measurement.failure is None), *map(failed, range(1, count + 1)))
+    assert f"failed, {shown}: timed out after 1 s" in " ".join(" ".join(render(replace(result, rows=rows))).split())
+
+
 def test_the_chosen_row_and_the_front_are_marked() -> None:
     lines = render(study())
     assert next(line.split()[1] for line in lines if line.lstrip().startswith(">")) == "7"
@@ -166,13 +177,21 @@ def test_csv_round_trip_equals_the_measurements() -> None:
     result = study()
     text = front_frame(result).to_csv(index=False)
     read = pd.read_csv(io.StringIO(text))
-    names = {"layer", "policy", "feasible", "on_front", "chosen", "status"}
+    names = {"layer", "policy", "feasible", "on_front", "chosen", "status", "latency_problems"}
     numeric = set(read.columns) - names | {"layer"}
     assert numeric == set(Measurement.model_fields) - {"task", "policy", "failure", "stopped", "latency_problems"}
     for (_, line), row in zip(read.iterrows(), result.rows, strict=True):
         for name in numeric:
             value = getattr(row.measurement, name)
             assert pd.isna(line[name]) if value is None else line[name] == value, name
+
+
+def test_the_frame_says_which_times_are_doubtful() -> None:
+    result = study()
+    doubted = result.rows[7].measurement.model_copy(update={"latency_problems": "others were busy"})
+    rows = tuple(replace(row, measurement=doubted) if row is result.rows[7] else row for row in result.rows)
+    frame = front_frame(replace(result, rows=rows))
+    assert frame["latency_problems"].dropna().to_dict() == {7: "others were busy"}
 
 
 def test_the_frame_says_how_each_row_was_judged() -> None:

@@ -275,6 +275,15 @@ def test_a_policy_set_applies_the_tasks_policy_to_its_own_model_only(tiny_llava:
         pass
 
 
+def test_the_path_of_a_policy_file_is_refused(tiny_llava: Any) -> None:
+    path: Any = "policy.json"
+    with (
+        pytest.raises(PolicyError, match=r"a Policy or a PolicySet, got 'str'; .*load_policy"),
+        apply_policy(tiny_llava, path),
+    ):
+        pass
+
+
 def test_unsupported_uses_are_refused_by_name(tiny_llava: Any) -> None:
     inputs = make_inputs((1,))
     static = StaticCache(config=tiny_llava.config.text_config, max_cache_len=64)

@@ -17,7 +17,7 @@ from vtw_search.facts import ModelFacts, ModelFingerprint
 from vtw_search.policies import Policy
 from vtw_search.records import Measured, Measurement, RecordStore, SampleRecord
 from vtw_search.results import Judgement, Row
-from vtw_search.search.answer import choose, judged_rows
+from vtw_search.search.answer import accuracy_warning, choose, judged_rows
 from vtw_search.search.front import mark_front
 from vtw_search.search.limits import Limits, limits_for_task
 from vtw_search.search.space import candidates_of, make_space
@@ -61,6 +61,15 @@ def test_a_time_that_should_not_be_relied_upon_has_a_question_mark() -> None:
         changes = {**timed, "latency_problems": problems}
         fast = replace(rows[1], measurement=rows[1].measurement.model_copy(update=changes))
         assert text in choose([rows[0], fast]).verdict
+
+
+def test_a_model_that_answers_nothing_rightly_is_warned_of() -> None:
+    silent, right = row(0, (0.0, 100, 0.0, -1.0, False)), row(0, KEEP_ALL)
+    limited = replace(NO_LIMITS, accuracy_drop=0.02)
+    assert "WARNING: keep-all scores 0 on all" in accuracy_warning(limited, silent)
+    assert accuracy_warning(replace(NO_LIMITS, slices={"a=b": {"accuracy_drop": 0.1}}), silent)
+    assert not accuracy_warning(NO_LIMITS, silent)
+    assert not accuracy_warning(limited, right)
 
 
 @given(tables)

@@ -124,10 +124,10 @@ def test_both_values_of_the_measured_slice_are_asked_for() -> None:
 
 
 def test_every_task_has_derived_slices_and_the_names_are_told() -> None:
-    check_names(limits(slices={"question_type=what": {"kl_nats": 0.1}}), COMMON, timed=False)
-    check_names(limits(slices={"downsampling_fails=yes": {"kl_nats": 0.1}}), COMMON, timed=False)
-    with pytest.raises(UnknownNameError, match=r"'question_type=why'.*did you mean 'question_type=what'"):
-        check_names(limits(slices={"question_type=why": {"kl_nats": 0.1}}), COMMON, timed=False)
+    check_names("t", limits(slices={"question_type=what": {"kl_nats": 0.1}}), COMMON, timed=False)
+    check_names("t", limits(slices={"downsampling_fails=yes": {"kl_nats": 0.1}}), COMMON, timed=False)
+    with pytest.raises(UnknownNameError, match=r"^t: .*'question_type=why'.*'question_type=what'.*per_task"):
+        check_names("t", limits(slices={"question_type=why": {"kl_nats": 0.1}}), COMMON, timed=False)
     assert judging(limits()) == SEARCH_SPLITS
     assert judging(limits(confidence=0.9)) == (*SEARCH_SPLITS, *CONFIRMATION)
 

@@ -41,7 +41,7 @@ def test_without_a_time_that_is_needed_nothing_is_feasible_and_the_status_says_w
     assert [row.feasible for row in judged_as(asked, rows[0].measurement, timed)] == [False, True]
     assert least_infeasible(rows[1:]) == rows[1]
     answer = choose(rows, objective_of(asked.prefer, asked.weights))
-    assert answer.verdict == f"keep-all: no withdrawal meets the limits; closest is withdraw@5, blocked by {UNTIMED}"
+    assert answer.verdict == f"keep-all: no other policy meets the limits; closest is withdraw@5, blocked by {UNTIMED}"
     if asked.at_most:
         with pytest.raises(OutOfReachError, match=f"no policy for t meets every limit: {UNTIMED}"):
             require_affordable("t", answer, asked)

@@ -69,7 +69,7 @@ def test_limits_that_exclude_everything_give_keep_all_and_name_the_limit(finishe
     result = search(folder, "search=strict", "limits.kl_nats=0", "limits.accuracy_drop=null")
     [study] = result.studies
     assert study.chosen.measurement.policy.is_keep_all
-    assert "no withdrawal meets the limits; closest is withdraw@" in study.verdict
+    assert "no other policy meets the limits; closest is withdraw@" in study.verdict
     assert "blocked by kl_nats" in study.verdict
     assert load_policy(result.policy_file).tasks["digits_read"].policy.is_keep_all
 

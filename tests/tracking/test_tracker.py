@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from mlflow import MlflowClient, get_tracking_uri
 from tests.tracking.conftest import COMMAND, CONFIG, Runs
 from tests.tracking.factory import make_artifacts, make_sharing, make_study
 from vtw_search.tracking import MlflowTracker, NoTracker, Tracker, TrackingSettings
+from vtw_search.tracking.notes import study_note
 
 NewTracker = Callable[..., MlflowTracker]
 GetRuns = Callable[[], Runs]
@@ -104,6 +106,15 @@ def test_the_search_summarises_its_tasks(tracked: Runs) -> None:
     assert search.data.params == {"model.name": "reference", "model.dtype": "float32", "seed": "0"}
     assert search.data.tags["command"] == COMMAND
     assert "| digits_read | **withdraw@5** | 0.9500 |" in search.data.tags["mlflow.note.content"]
+
+
+def test_a_time_that_should_not_be_relied_upon_has_a_question_mark() -> None:
+    study = make_study()
+    chosen = study.chosen.measurement
+    assert "?" not in study_note(study, 1)
+    doubted = replace(study.chosen, measurement=chosen.model_copy(update={"latency_problems": "others were busy"}))
+    rows = tuple(doubted if row is study.chosen else row for row in study.rows)
+    assert f"| {chosen.latency_ratio:.1%}? |" in study_note(replace(study, rows=rows, chosen=doubted), 1)
 
 
 def test_a_study_shows_its_verdict_limits_and_answer(tracked: Runs) -> None:

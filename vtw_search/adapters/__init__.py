@@ -25,6 +25,7 @@ from vtw_search.adapters.molmo2 import Molmo2Adapter
 from vtw_search.adapters.muse_glimmer import MuseGlimmerAdapter
 from vtw_search.adapters.paligemma import PaliGemmaAdapter
 from vtw_search.adapters.parts import LayerArguments, VisionTower
+from vtw_search.adapters.prompts import check_prompt
 from vtw_search.adapters.qwen2_vl import Qwen2_5_VLAdapter, Qwen2VLAdapter
 from vtw_search.adapters.qwen3_vl import Qwen3VLAdapter
 from vtw_search.adapters.shieldgemma2 import ShieldGemma2Adapter
@@ -115,6 +116,7 @@ __all__ = [
     "LayerArguments",
     "LayerCache",
     "VisionTower",
+    "check_prompt",
     "find_adapter",
     "has_known_call",
     "keeps_keys_and_values",

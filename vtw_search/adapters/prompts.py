@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-def content(processor: Any, prompt: str, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
-    """Return what a user says in a chat: the images, then the prompt; RuntimeUseError if it holds placeholders."""
+def check_prompt(processor: Any, prompt: str) -> None:
+    """Raise RuntimeUseError if a prompt holds placeholders: they would ask for images that are not there."""
     for token in _placeholder_texts(processor):
         if token in prompt:
-            remedy = f"remove {token} from it; the template places the images"
+            remedy = f"remove {token} from it; the images are put before the prompt"
             raise RuntimeUseError("a prompt must not hold image placeholders", value=prompt, remedy=remedy)
+
+
+def content(prompt: str, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
+    """Return what a user says in a chat: the images, then the prompt."""
     return [{"type": "image", "image": image} for image in images] + [{"type": "text", "text": prompt}]
 
 

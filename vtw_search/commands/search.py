@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,8 @@ def _run() -> None:
             load_config(*overrides, config_dirs=extra)
     if arguments.multirun:
         sys.argv += _sweep(arguments.overrides)
+        # Hydra then raises what ended a search, once the others are through, instead of printing a traceback.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
 
     @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
     def job(composed: DictConfig) -> None:
@@ -70,10 +73,24 @@ def _run() -> None:
             run = run_search if config.worker is None else run_worker
             run(config, Console(width=width))
 
-        # Hydra would answer an error with a traceback.
-        with_errors_in_one_line("vtw-search", search)
+        if arguments.multirun:
+            _one_of_many(search)
+        else:
+            # Hydra would answer an error with a traceback.
+            with_errors_in_one_line("vtw-search", search)
 
     job()
+
+
+def _one_of_many(search: Callable[[], None]) -> None:
+    """Run one search of a multirun: what ends it is told at once, and the other searches go on."""
+    from vtw_search.errors import VtwError
+
+    try:
+        search()
+    except VtwError as error:
+        print(f"vtw-search: {error}", file=sys.stderr)
+        raise
 
 
 def _sweep(overrides: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from transformers import LogitsProcessorList
 
+from vtw_search.adapters import check_prompt
 from vtw_search.engine.failures import (
     CandidateError,
     Deadline,
@@ -19,7 +20,7 @@ from vtw_search.engine.failures import (
     out_of_memory_is_a_failure,
 )
 from vtw_search.engine.processors import Forced
-from vtw_search.errors import ModelError, TaskError
+from vtw_search.errors import ModelError, RuntimeUseError, TaskError
 from vtw_search.evaluation.divergence import kl_divergence
 from vtw_search.evaluation.metrics import find_metric
 from vtw_search.evaluation.model import LoadedModel
@@ -220,6 +221,15 @@ def check_images(samples: Iterable[Sample]) -> None:
                 image.open()
             except TaskError as error:
                 raise TaskError(f"sample {sample.id!r}: {error}") from error
+
+
+def check_prompts(processor: Any, samples: Iterable[Sample]) -> None:
+    """Look at every prompt once, so that one that cannot be encoded is reported before hours of work."""
+    for sample in samples:
+        try:
+            check_prompt(processor, sample.prompt)
+        except RuntimeUseError as error:
+            raise TaskError(f"sample {sample.id!r}: {error}") from error
 
 
 def batches(samples: Sequence[Sample], size: int) -> Iterator[tuple[int, Sequence[Sample]]]:

@@ -52,8 +52,8 @@ def load_model(
     """Load `path` (a folder, a Hub id, or `reference` for the embedded model) without remote code.
 
     Raises:
-        ModelError: there is no such model or device, its weights are missing or not safetensors, or its family is not
-            supported.
+        ModelError: there is no such model or device, its weights are missing or not safetensors, a package that its
+            processor needs is not installed, or its family is not supported.
     """
     source = str(REFERENCE_MODEL) if path == "reference" else path
     target = usable_device(device)
@@ -67,7 +67,10 @@ def load_model(
         )  # fmt: skip
         model, report = loading
         model = model.eval().to(target)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AssertionError, SafetensorError) as error:
+    except ImportError as error:
+        remedy = f"{_first_line(error).split('. ')[0]}; install it, in the build that fits your torch"
+        raise ModelError("a model needs the packages of its processor", value=path, remedy=remedy) from error
+    except (OSError, ValueError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
         remedy = f"{_first_line(error)}; give a folder or Hub id with a config, a processor and safetensors weights"
         raise ModelError("a model must be loadable", value=path, remedy=remedy) from error
     absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])

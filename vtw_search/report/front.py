@@ -71,7 +71,7 @@ def front_figure(result: StudyResult) -> Figure:
     if named:
         size = drawing.SMALL - 1
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=columns, fontsize=size, frameon=False)
-    _label_points(axes, front_points(result), _steps(corners), limit, every=kinds.by_layer(result))
+    _label_points(axes, result, _steps(corners), limit)
     return figure
 
 
@@ -138,17 +138,16 @@ def _steps(corners: Sequence[_Point]) -> list[_Point]:
     return [*turns, *corners[-1:]]
 
 
-def _label_points(
-    axes: Axes, points: Sequence[tuple[Row, float, float]], steps: Sequence[_Point], limit: tuple[float, str] | None,
-    *, every: bool,
-) -> None:  # fmt: skip
+def _label_points(axes: Axes, result: StudyResult, steps: Sequence[_Point], limit: tuple[float, str] | None) -> None:
     """Write K beside every point; only what was chosen beside its own where K does not tell policies apart."""
     from vtw_search.report.labels import place_labels
 
     left, right = axes.get_xlim()
     lines = [steps] if limit is None else [steps, [(left, limit[0]), (right, limit[0])]]
+    points, every = front_points(result), kinds.by_layer(result)
     ranked = sorted(points, key=lambda point: (not point[0].chosen, not point[0].on_front, not point[0].feasible))
-    place_labels(axes, [_label(*point) for point in ranked if every or point[0].chosen], lines)
+    baselines = [(x, y) for _, x, y in baseline_points(result)]
+    place_labels(axes, [_label(*point) for point in ranked if every or point[0].chosen], lines, baselines)
 
 
 def _label(row: Row, x: float, y: float) -> PointLabel:
@@ -166,11 +165,10 @@ def _label(row: Row, x: float, y: float) -> PointLabel:
 def _notes(result: StudyResult) -> list[str]:
     drawn = [row for row, _, _ in front_points(result)]
     left_out = [row for row in result.rows if row.measurement.failure is None and row not in drawn]
-    layers = ", ".join(str(row.measurement.layer) for row in left_out)
     points = "Numbers are the layer K." if kinds.by_layer(result) else "Colours: which operators act, in their order."
     return [
         f"{points} {drawing.MARKS} Line: the front.",
         f"{quantities.samples_text(result)}.",
-        *([f"Not drawn, no macs or no accuracy: K = {layers}"] if left_out else []),
+        *([f"Not drawn, no macs or no accuracy: {quantities.named(result, left_out)}"] if left_out else []),
         *drawing.failure_notes([result]),
     ]

@@ -33,13 +33,17 @@ class PointLabel:
     leftwards: bool = False
 
 
-def place_labels(axes: Axes, labels: Sequence[PointLabel], lines: Sequence[Sequence[tuple[float, float]]]) -> list[str]:
-    """Write labels beside their points, so that none covers the point of a label, another text or a line.
+def place_labels(
+    axes: Axes, labels: Sequence[PointLabel], lines: Sequence[Sequence[tuple[float, float]]],
+    points: Sequence[tuple[float, float]] = (),
+) -> list[str]:  # fmt: skip
+    """Write labels beside their points, so that none covers the point of a label, another text, a line or a point.
 
     Args:
         axes: with its final limits.
         labels: the most important ones first.
         lines: corners of horizontal and vertical lines, in data coordinates.
+        points: other points, which have no label.
 
     Returns:
         The labels that found no place and are not drawn.
@@ -48,6 +52,7 @@ def place_labels(axes: Axes, labels: Sequence[PointLabel], lines: Sequence[Seque
     assert figure is not None
     figure.draw_without_rendering()
     taken = [_centred(axes, (label.x, label.y), radius=3.5) for label in labels]
+    taken += [_centred(axes, point, radius=5.0) for point in points]
     taken += [text.get_window_extent() for text in axes.texts]
     taken += [_strip(axes, *ends) for line in lines for ends in itertools.pairwise(line)]
     return [label.text for label in labels if not _place(axes, label, taken)]

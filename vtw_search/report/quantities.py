@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from vtw_search.report import kinds
 from vtw_search.results import Judgement, Row, StudyResult
 
 _DIRECTIONS = {
@@ -15,6 +16,8 @@ _DIRECTIONS = {
 _POSITIONS = {"answer": "mean over answer tokens", "first_token": "first answer token"}
 # What a limit bounds, by the start of its name -> the table column that shows it.
 _COLUMNS = {"kl": "KL", "accuracy": "drop", "macs": "macs", "latency": "time", "first_layer": "K"}
+# Labels of policies in one line; more are counted.
+_MOST_LABELS = 3
 
 
 class Quantity(NamedTuple):
@@ -126,7 +129,7 @@ def settings_text(settings: Sequence[tuple[str, Any]]) -> str:
 
 
 def failures(result: StudyResult) -> dict[str, str]:
-    """Return the rows without numbers, such as `K = 3, 4`, by why there are none."""
+    """Return the rows without numbers, as `named` has them, by why there are none."""
     return _by_reason(result, lambda row: row.measurement.failure)
 
 
@@ -138,11 +141,19 @@ def without_times(result: StudyResult) -> dict[str, str]:
 
 
 def _by_reason(result: StudyResult, reason_of: Callable[[Row], str | None]) -> dict[str, str]:
-    layers: dict[str, list[str]] = {}
+    rows: dict[str, list[Row]] = {}
     for row in result.rows:
         if (reason := reason_of(row)) is not None:
-            layers.setdefault(one_line(reason), []).append(layer_name(row))
-    return {reason: f"K = {', '.join(named)}" for reason, named in layers.items()}
+            rows.setdefault(one_line(reason), []).append(row)
+    return {reason: named(result, own) for reason, own in rows.items()}
+
+
+def named(result: StudyResult, rows: Sequence[Row]) -> str:
+    """Return some of a study's rows as `K = 3, 4`; where layers do not tell policies apart, by label or as a number."""
+    if kinds.by_layer(result):
+        return f"K = {', '.join(map(layer_name, rows))}"
+    labels = [row.measurement.policy.label() for row in rows]
+    return ", ".join(labels) if len(labels) <= _MOST_LABELS else f"{len(labels)} policies"
 
 
 def one_line(text: str, limit: int = 160) -> str:

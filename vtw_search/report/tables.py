@@ -152,16 +152,18 @@ def _status(row: Row, broken: list[str]) -> Text:
 
 
 def front_frame(result: StudyResult) -> pd.DataFrame:
-    """Return all rows with flat columns: what and how it was judged, then every number of the measurement.
+    """Return all rows with flat columns: how it was judged, the numbers of its measurement, and doubts about its times.
 
     Whole numbers are `Int64` and the others `float64`, so that a missing number is an empty cell of a CSV file.
     """
     kinds = _numeric_fields()
-    rows = [_judged(row) | {name: getattr(row.measurement, name) for name in kinds} for row in result.rows]
-    frame = pd.DataFrame(rows, columns=[*_JUDGED, *(name for name in kinds if name != "layer")])
+    taken = [*kinds, _DOUBTS]
+    rows = [_judged(row) | {name: getattr(row.measurement, name) for name in taken} for row in result.rows]
+    frame = pd.DataFrame(rows, columns=[*_JUDGED, *(name for name in taken if name != "layer")])
     return frame.astype(kinds)
 
 
+_DOUBTS = "latency_problems"
 _JUDGED = ("layer", "policy", "feasible", "on_front", "chosen", "status")
 
 

@@ -109,6 +109,9 @@ def apply_policy(model: nn.Module, policies: Policy | PolicySet, task: str | Non
         RuntimeUseError: a policy is already active on the model, another library has patched or compiled it, or its
             attention implementation is not supported.
     """
+    if not isinstance(policies, Policy | PolicySet):
+        remedy = "read a file first: apply_policy(model, load_policy(path), task=...)"
+        raise PolicyError("policies must be a Policy or a PolicySet", value=type(policies).__name__, remedy=remedy)
     model = unwrapped(model)
     adapter = find_adapter(model)
     if isinstance(policies, PolicySet):

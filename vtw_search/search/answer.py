@@ -109,6 +109,19 @@ def require_affordable(task: str, answer: Answer, limits: Limits) -> None:
         raise OutOfReachError(rule, value=answer.verdict, remedy=remedy)
 
 
+def accuracy_warning(limits: Limits, keep_all: Row) -> str:
+    """Return, for the verdict, that limits on accuracy bind nothing, since keep-all has none to lose; else nothing."""
+    limited = limits.accuracy_drop is not None or any("accuracy_drop" in bounds for bounds in limits.slices.values())
+    if not limited or keep_all.measurement.accuracy != 0:
+        return ""
+    samples = keep_all.measurement.selection_samples
+    return (
+        f"; WARNING: keep-all scores 0 on all {samples} selection samples, so that no policy can break a limit on "
+        "accuracy; compare its answers, in samples.parquet, with the task's, and look at prompt, metric and "
+        "max_new_tokens"
+    )
+
+
 def _chosen_text(chosen: Row, keep_all: Row) -> str:
     measurement = chosen.measurement
     assert measurement.macs_ratio is not None
@@ -130,6 +143,6 @@ def _why(objective: Objective) -> str:
 def _nothing_feasible(rows: Sequence[Row]) -> str:
     closest = least_infeasible(rows[1:])
     if closest is None:
-        return "keep-all: no withdrawal could be measured"
+        return "keep-all: no other policy could be measured"
     label = closest.measurement.policy.label()
-    return f"keep-all: no withdrawal meets the limits; closest is {label}, blocked by {closest.status}"
+    return f"keep-all: no other policy meets the limits; closest is {label}, blocked by {closest.status}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from vtw_search.errors import ConfigError
+from vtw_search.errors import ConfigError, UnknownNameError
 from vtw_search.evaluation.certify import Certifiable, certifiable_mean, certifiable_share
 from vtw_search.evaluation.metrics import BINARY_METRICS
 from vtw_search.evaluation.paired import is_exact
@@ -16,8 +16,8 @@ from vtw_search.search.slices import MEASURED, slices_in
 from vtw_search.search.study_settings import CONFIRMATION, SEARCH_SPLITS
 
 
-def check_names(limits: Limits, samples: Sequence[Sample], timed: bool) -> None:
-    """Check every name in the limits before anything is measured.
+def check_names(task: str, limits: Limits, samples: Sequence[Sample], timed: bool) -> None:
+    """Check every name in the limits of a task before anything is measured.
 
     Raises:
         UnknownNameError: a slice, a cost or a column does not exist.
@@ -25,7 +25,11 @@ def check_names(limits: Limits, samples: Sequence[Sample], timed: bool) -> None:
     """
     objective_of(limits.prefer, limits.weights)
     check_costs(limits, timed)
-    limits.quality(_known(samples))
+    try:
+        limits.quality(_known(samples))
+    except UnknownNameError as error:
+        remedy = f"{error.remedy}; limits of one task alone are written +limits.per_task.<task>.slices.<slice>..."
+        raise UnknownNameError(f"{task}: {error.rule}", remedy=remedy) from error
 
 
 def _known(samples: Iterable[Sample]) -> list[tuple[str, str]]:

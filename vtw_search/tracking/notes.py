@@ -110,7 +110,7 @@ def _numbers(row: Row) -> tuple[str, ...]:
         _format(measured.accuracy_drop, ".4f"),
         _format(measured.kl_answer_nats, ".4g"),
         _format(measured.macs_ratio, ".1%"),
-        _format(measured.latency_ratio, ".1%"),
+        _format(measured.latency_ratio, ".1%") + ("?" if measured.latency_ratio and measured.latency_problems else ""),
     )
 
 

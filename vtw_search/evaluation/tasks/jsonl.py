@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -35,6 +35,14 @@ class JsonlRow(BaseModel):
     metric: str = "exact_match"
     cluster: str | None = None
     slices: dict[str, str] = {}
+
+    @field_validator("answers")
+    @classmethod
+    def _not_all_blank(cls, answers: list[str]) -> list[str]:
+        # Annotators may leave one out, but nothing can be told by a sample that only silence answers.
+        if not any(answer.strip() for answer in answers):
+            raise ValueError("one of them must not be blank")
+        return answers
 
 
 def read_jsonl(path: Path) -> list[Sample]:

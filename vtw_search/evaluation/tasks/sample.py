@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,10 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vtw_search.errors import TaskError
 from vtw_search.evaluation.tasks.slices import derived_slices
+
+# What Pillow's readers raise of a file that is no image, or a broken one; a broken PNG is a SyntaxError to it.
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 class ImageSource(Protocol):
@@ -50,7 +54,7 @@ class FileImage:
         try:
             with Image.open(self.path) as image:
                 yield image
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        except _UNREADABLE as error:
             raise TaskError("an image must be readable", value=str(self.path), remedy=str(error)) from error
 
     def digest(self) -> str:
