@@ -26,7 +26,7 @@ KL_COLUMNS = {
 }
 
 # Raised when columns, metrics or their meaning change; part of every identity, so that old records are left alone.
-RECORDS_VERSION = 3
+RECORDS_VERSION = 4
 OUT_OF_MEMORY, TIMED_OUT = "out of memory", "timed out"
 # How failures begin that another try may not meet.
 TRANSIENT = (OUT_OF_MEMORY, TIMED_OUT)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
+from transformers.image_utils import load_image
 
 from vtw_search.engine import check_images
 from vtw_search.errors import TaskError, UnknownNameError
@@ -225,6 +226,17 @@ def test_annotators_may_leave_an_answer_out(tmp_path: Path) -> None:
 def test_slices_of_the_content(prompt: str, answer: str, side: int, expected: tuple[str, ...]) -> None:
     found = derived_slices(prompt, [answer, "another and longer answer"], side * side)
     assert tuple(found[name] for name in ("question_type", "answer_words", "image_size")) == expected
+
+
+def test_a_photo_stands_upright_as_it_does_for_a_server(tmp_path: Path) -> None:
+    """Cameras store the pixels as the sensor has them, and how the picture is to be turned beside it."""
+    stored = Image.fromarray(np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    stored.save(tmp_path / "photo.png", exif=exif)
+    found = FileImage(tmp_path / "photo.png").open()
+    assert found.size == (2, 4)
+    assert (np.asarray(found) == np.asarray(load_image(str(tmp_path / "photo.png")))).all()
 
 
 def test_sizes_are_read_from_the_header_of_all_images_together(tmp_path: Path) -> None:

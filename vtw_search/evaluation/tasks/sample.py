@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vtw_search.errors import TaskError
 from vtw_search.evaluation.tasks.slices import derived_slices
@@ -40,12 +40,20 @@ class FileImage:
     path: Path
 
     def open(self) -> Image.Image:
-        """Return the image in RGB; TaskError when the file is not a readable image."""
+        """Return the image in RGB, upright as `transformers.image_utils.load_image` gives it to a model.
+
+        Raises:
+            TaskError: the file is not a readable image.
+        """
         with self._file() as image:
-            return image.convert("RGB")
+            return ImageOps.exif_transpose(image).convert("RGB")
 
     def size(self) -> tuple[int, int]:
-        """Return width and height as the file's header has them; TaskError when the file is not a readable image."""
+        """Return width and height as the file's header has them, before it is turned upright.
+
+        Raises:
+            TaskError: the file is not a readable image.
+        """
         with self._file() as image:
             return image.size
 
