@@ -135,8 +135,9 @@ def test_jsonl_is_read_with_defaults(tmp_path: Path) -> None:
     _images(tmp_path, "a.png", "b.png")
     full = {**GOOD, "id": "2", "images": ["b.png"], "metric": "anls", "cluster": "c", "slices": {"kind": "photo"}}
     first, second = read_jsonl(_jsonl(tmp_path, GOOD, "", full))
-    assert (first.metric, first.cluster) == ("exact_match", "1")
-    assert (second.metric, second.cluster, second.slices) == ("anls", "2", {"kind": "photo"})
+    assert (first.metric, first.cluster) == ("exact_match", FileImage(tmp_path / "a.png").digest())
+    assert (second.metric, second.slices) == ("anls", {"kind": "photo"})
+    assert second.cluster == FileImage(tmp_path / "b.png").digest()
 
 
 def test_samples_that_share_an_image_or_a_cluster_are_one_cluster(tmp_path: Path) -> None:
@@ -149,7 +150,22 @@ def test_samples_that_share_an_image_or_a_cluster_are_one_cluster(tmp_path: Path
         {**GOOD, "id": "3", "images": ["d.png"]},
         {**GOOD, "id": "4", "images": ["b.png"], "cluster": "x"},
     ]
-    assert [each.cluster for each in read_jsonl(_jsonl(tmp_path, *rows))] == ["0", "0", "0", "3", "0"]
+    a, b, c, d = (FileImage(tmp_path / f"{name}.png").digest() for name in "abcd")
+    assert [each.cluster for each in read_jsonl(_jsonl(tmp_path, *rows))] == [*[min(a, b, c)] * 3, d, min(a, b, c)]
+
+
+def test_tasks_over_the_same_images_are_divided_alike(tmp_path: Path) -> None:
+    """What one is searched on is not what another one, or the policy that both share, is tested on."""
+    names = [f"{number}.png" for number in range(120)]
+    _images(tmp_path, *names)
+    rows = [{**GOOD, "id": str(number), "images": [name]} for number, name in enumerate(names)]
+    other = [{**row, "id": f"other-{row['id']}", "prompt": "how?"} for row in reversed(rows)]
+    one, two = (
+        make_splits({"all": read_jsonl(_jsonl(tmp_path, *lines))}, 0, dict.fromkeys(SPLITS, 999))
+        for lines in (rows, other)
+    )
+    for split in SPLITS:
+        assert {each.cluster for each in one[split]} == {each.cluster for each in two[split]}
 
 
 def _images(folder: Path, *names: str) -> None:

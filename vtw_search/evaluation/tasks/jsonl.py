@@ -77,18 +77,25 @@ def _require_images(row: JsonlRow, folder: Path, place: str) -> None:
 
 
 def _clusters(rows: list[JsonlRow], folder: Path) -> list[str]:
-    """Name the connected components of samples that share an image's content or a cluster, by their first sample."""
+    """Name the connected components of samples that share an image's content or a cluster.
+
+    The name is the smallest digest of their images: it decides about the split, and another task over the same images
+    must not be searched on what this one is tested on.
+    """
     owners: dict[str, int] = {}
-    links = []
+    links, contents = [], []
     for number, row in enumerate(rows):
-        keys = [f"image {FileImage(folder / name).digest()}" for name in row.images]
+        contents.append([FileImage(folder / name).digest() for name in row.images])
+        keys = [f"image {digest}" for digest in contents[-1]]
         keys += [] if row.cluster is None else [f"cluster {row.cluster}"]
         links += [(number, owners.setdefault(key, number)) for key in keys]
     left, right = np.array(links, dtype=int).reshape(-1, 2).T
     graph = coo_matrix((np.ones(len(left)), (left, right)), shape=(len(rows), len(rows)))
     _, labels = connected_components(graph, directed=False)
     names: dict[int, str] = {}
-    return [names.setdefault(label, str(row.id)) for label, row in zip(labels.tolist(), rows, strict=True)]
+    for label, digests in zip(labels.tolist(), contents, strict=True):
+        names[label] = min([*digests, names.get(label, "no image")])  # digests are smaller than words
+    return [names[label] for label in labels.tolist()]
 
 
 def _lines(path: Path) -> list[str]:
