@@ -164,6 +164,14 @@ class Confirmation:
         passed = [finalist.policy for finalist in self.finalists if finalist.passed]
         return passed[-1] if passed else None
 
+    @property
+    def repeated(self) -> str:
+        """What a reader has to know of a split that was tested on before, with a mark in front; nothing the first time.
+
+        Of a policy that is at its limit every further test is another chance to pass.
+        """
+        return "" if self.looks <= 1 else f"; test {self.looks} on this split, the level is that of one"
+
     def as_dict(self) -> dict[str, Any]:
         """Return what files show: the winner's tests, and how the others fared."""
         tests = next((each.tests for each in self.finalists if each.policy == self.winner), ())

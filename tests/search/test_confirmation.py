@@ -201,6 +201,9 @@ def test_the_confirmed_policy_is_chosen_and_the_sentence_says_what_failed() -> N
     assert answer.chosen.measurement.policy == policy_of(9)
     assert [row.chosen for row in answer.rows] == [False, True, False]
     assert "limits hold with 95% confidence on 300 images" in answer.verdict
+    assert "on this split" not in answer.verdict
+    often = confirmed(ANSWER, replace(confirmation_of((9, 0.01), (5, 0.03)), looks=3))
+    assert "on 300 images; test 3 on this split, the level is that of one; withdraw@5 failed" in often.verdict
     assert answer.verdict.endswith("withdraw@5 failed: drop 0, at most 0.03 > 0.02")
 
 

@@ -32,8 +32,7 @@ def confirmation_table(confirmation: Confirmation) -> Table:
 def title(confirmation: Confirmation) -> str:
     """Return what was tested on what, with which confidence."""
     images = f"{confirmation.images} images of the confirmation split"
-    looks = "" if confirmation.looks <= 1 else f"; test {confirmation.looks} on this split, the level is that of one"
-    return f"tested with {confirmation.level:.0%} confidence on {images}, safest first{looks}"
+    return f"tested with {confirmation.level:.0%} confidence on {images}, safest first{confirmation.repeated}"
 
 
 def _lines(confirmation: Confirmation) -> Iterator[tuple[str, Bounded | None, str]]:

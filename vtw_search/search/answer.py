@@ -74,7 +74,7 @@ def confirmed(answer: Answer, confirmation: Confirmation) -> Answer:
     if winner is None:
         return _with_choice(answer.rows, Policy.keep_all(), f"keep-all: nothing holds with {level}; {failed}")
     row = next(row for row in answer.rows if row.measurement.policy == winner)
-    limits = f"limits hold with {level} on {confirmation.images} images"
+    limits = f"limits hold with {level} on {confirmation.images} images{confirmation.repeated}"
     verdict = "; ".join(filter(None, [_chosen_text(row, answer.rows[0]), limits, failed]))
     return _with_choice(answer.rows, winner, verdict)
 

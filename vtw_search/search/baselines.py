@@ -137,7 +137,9 @@ def baselines_text(winner: Row, baselines: Sequence[Baseline]) -> str:
         return ""
     equal = not_beaten(winner, baselines)
     if not equal:
-        return f"; surely more accurate than every baseline that costs no more ({len(affordable(winner, baselines))})"
+        # The winner was chosen on these samples, which the baselines were not: luck among many candidates is in it.
+        count = len(affordable(winner, baselines))
+        return f"; on the samples that chose it, surely more accurate than every baseline that costs no more ({count})"
     best = max(equal, key=lambda each: each.row.measurement.accuracy or 0.0).row.measurement
     share = (best.macs or 0) / (winner.measurement.macs or 1)
     scored = f"accuracy {best.accuracy:.3f} at {share:.0%} of its macs"

@@ -209,7 +209,8 @@ def _warnings(members: Sequence[Member], shared: SharedPolicy | None) -> str:
 def _tested(shared: SharedPolicy | None, confirmation: Confirmation | None) -> list[str]:
     if shared is None or confirmation is None or shared.policy != confirmation.winner:
         return []
-    return [f"every task's limits hold with {confirmation.level:.0%} confidence on its confirmation split"]
+    level = f"{confirmation.level:.0%} confidence"
+    return [f"every task's limits hold with {level} on its confirmation split{confirmation.repeated}"]
 
 
 def _why_no_better(
