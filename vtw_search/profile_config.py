@@ -38,11 +38,11 @@ class RegimeSettings(Group):
     output_tokens: Axis = (1, 32)
     min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
-    def grid(self, tokens_of_an_image: Callable[[], int]) -> list[Regime]:
-        """Return the regimes; a row has one image where no number of visual tokens was asked for."""
+    def grid(self, tokens_of_a_row: Callable[[], int]) -> list[Regime]:
+        """Return the regimes; `tokens_of_a_row` is asked where no number of visual tokens was given."""
         return regime_grid(
             batch=self.batch,
-            visual_tokens=self.visual_tokens or (tokens_of_an_image(),),
+            visual_tokens=self.visual_tokens or (tokens_of_a_row(),),
             prompt_tokens=self.prompt_tokens,
             output_tokens=self.output_tokens,
         )

@@ -61,11 +61,12 @@ def run_profile(config: ProfileConfig, console: Console | None = None) -> Profil
     console = console or Console()
     model = _model(config)
     adapter = find_adapter(model)
-    policy, certificate = _policy(config, adapter.facts(model))
+    asked = _asked(config, adapter.facts(model))
+    policy = asked.policy
     runner = RegimeRunner(adapter, model, policy, _timing(config))
-    grid = config.profile.grid(lambda: _tokens_of_an_image(adapter, model))
+    grid = config.profile.grid(lambda: asked.visual_tokens or _tokens_of_an_image(adapter, model))
     counted = _audited(adapter, model, config)
-    unchecked = _unchecked(adapter, model, certificate)
+    unchecked = _unchecked(adapter, model, asked.certificate)
     if unchecked is not None:
         console.print(f"[yellow]warning:[/] {unchecked}", highlight=False)
     about = _about(policy, unchecked, runner.environment(), counted)
@@ -98,10 +99,22 @@ def _model(config: ProfileConfig) -> Any:
     return build_random(architecture, device=device, dtype=DTYPES[settings.dtype], attention=settings.attention)
 
 
-def _policy(config: ProfileConfig, facts: ModelFacts) -> tuple[Policy, Certificate | None]:
-    """Return the policy, and what its file says of the check of its model."""
+@dataclass(frozen=True)
+class _Asked:
+    """The policy to profile, what its file says of the check of its model, and the visual tokens of its task's prompts.
+
+    A search has counted real prompts; without one, a row is one image of the tower's own size, which a model that cuts
+    images into tiles sees several of.
+    """
+
+    policy: Policy
+    certificate: Certificate | None = None
+    visual_tokens: int | None = None
+
+
+def _asked(config: ProfileConfig, facts: ModelFacts) -> _Asked:
     if config.recipe is not None:
-        return config.recipe.policy(facts), None
+        return _Asked(config.recipe.policy(facts))
     assert config.policy is not None, "the configuration has either of them"
     policies = load_policy(config.policy)
     policies.require_model(facts.fingerprint)
@@ -113,7 +126,8 @@ def _policy(config: ProfileConfig, facts: ModelFacts) -> tuple[Policy, Certifica
     if policy.is_keep_all:
         remedy = f"choose another with policy_task, one of {tasks}"
         raise ConfigError("a profile needs a policy by which tokens leave", value=task or "the default", remedy=remedy)
-    return policy, policies.certificate
+    measured = policies.tasks[task].measured.get("profile", {}) if task is not None else {}
+    return _Asked(policy, policies.certificate, measured.get("visual_tokens"))
 
 
 def _timing(config: ProfileConfig) -> ProtocolSettings | None:

@@ -222,6 +222,11 @@ def test_the_certificate_of_a_policy_file_is_read(monkeypatch: pytest.MonkeyPatc
     assert json.loads((tmp_path / "runs/checked/profile.json").read_text())["unchecked"] is None
 
 
+def visual_tokens(folder: Path) -> list[int]:
+    content = json.loads((folder / "runs/of-task/profile.json").read_text())
+    return sorted({row["regime"]["visual_tokens"] for row in content["regimes"]})
+
+
 def test_the_policy_of_a_task_is_profiled(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     facts = find_adapter(model := load_model("reference", device="cpu").model).facts(model)
     chosen = TaskPolicy(policy=Policy.withdraw(4))
@@ -230,6 +235,13 @@ def test_the_policy_of_a_task_is_profiled(capsys: Any, monkeypatch: pytest.Monke
     arguments = ("policy=policy.json", "profile=macs", "tracking=none", "name=of-task")
     profile(monkeypatch, tmp_path, *arguments, "policy_task=digits_read")
     assert "withdraw@4 on reference" in capsys.readouterr().out
+    assert visual_tokens(tmp_path) == [64]
+    seen = chosen.model_copy(update={"measured": {"profile": {"visual_tokens": 192}}})
+    save_policy(policies.model_copy(update={"tasks": {"digits_read": seen}}), tmp_path / "policy.json")
+    profile(monkeypatch, tmp_path, *arguments, "policy_task=digits_read")
+    assert visual_tokens(tmp_path) == [192], "the search has seen prompts of three images"
+    profile(monkeypatch, tmp_path, *arguments, "policy_task=digits_read", "profile.visual_tokens=[128]")
+    assert visual_tokens(tmp_path) == [128]
     with pytest.raises(SystemExit):
         profile(monkeypatch, tmp_path, *arguments, "policy_task=digits")
     told = capsys.readouterr().err

@@ -1,8 +1,8 @@
 """What every winner has to beat: random tokens at its own macs, and the two grid poolings around them.
 
 Random pruning beats some published methods, and a coarser grid costs nothing to deploy; a policy that is no better than
-these has found nothing. Both are tried with positions kept and numbered anew, where the model allows it: a baseline
-that suffers from its positions would be too easy to beat.
+these has found nothing. The first of either kind is tried with positions kept and numbered anew, where the model allows
+it, and the others as was better: a baseline that suffers from its positions would be too easy to beat.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from vtw_search.evaluation.statistics import paired_difference_interval
@@ -48,10 +49,18 @@ def _matched(study: Study, chosen: Measurement) -> list[Policy]:
     profiler = study.profiler
     assert chosen.macs is not None, "the chosen policy was measured"
     visual = int(profiler.layout.visual.sum())
-    return baselines_of(chosen.macs, study.loaded.facts, visual, lambda policy: profiler.macs(policy).total)
+
+    def accuracy(policies: Sequence[Policy]) -> list[float]:
+        found = study.measure([Policy.keep_all(), *policies]).measurements
+        return [found[policy.digest()].accuracy or 0.0 for policy in policies]
+
+    return baselines_of(chosen.macs, study.loaded.facts, visual, lambda policy: profiler.macs(policy).total, accuracy)
 
 
-def baselines_of(budget: int, facts: ModelFacts, visual: int, macs: Callable[[Policy], int]) -> list[Policy]:
+def baselines_of(
+    budget: int, facts: ModelFacts, visual: int, macs: Callable[[Policy], int],
+    accuracy: Callable[[Sequence[Policy]], Sequence[float]],
+) -> list[Policy]:  # fmt: skip
     """Return the baselines of a winner.
 
     Args:
@@ -59,50 +68,60 @@ def baselines_of(budget: int, facts: ModelFacts, visual: int, macs: Callable[[Po
         facts: of the model.
         visual: visual tokens of the sample that macs are counted on.
         macs: counts a policy on that sample.
+        accuracy: measures policies.
     """
-    policies = _randoms(budget, facts, visual, macs)
+    kinds = [_randoms(budget, facts, visual, macs)]
     if not {"before_decoder", "grids"} & set(facts.missing):
-        policies += _poolings(budget, facts, visual, macs)
-    return list(dict.fromkeys(policies))
+        kinds.append(_poolings(budget, facts, visual, macs))
+    found: list[Policy] = []
+    for first, *others in filter(None, kinds):
+        tried = [_numbered(first, position) for position in _positions(first, facts)]
+        best = tried[int(np.argmax(accuracy(tried)))] if len(tried) > 1 else first
+        found += [*tried, *(_numbered(policy, best.stages[0].position) for policy in others)]
+    return list(dict.fromkeys(found))
+
+
+def _positions(policy: Policy, facts: ModelFacts) -> Sequence[str]:
+    fixed = policy.stages[0].site == "decoder" or "recount" in facts.missing
+    return ("keep",) if fixed else ("keep", "recount")
+
+
+def _numbered(policy: Policy, position: str) -> Policy:
+    [stage] = policy.stages
+    return Policy(stages=(stage.model_copy(update={"position": position}),))
 
 
 def _randoms(budget: int, facts: ModelFacts, visual: int, macs: Callable[[Policy], int]) -> list[Policy]:
     """Return random prunings at the earliest place, with as many tokens as the budget pays for, 1 at least."""
     layer = 0 if "before_decoder" not in facts.missing else facts.first_layer
-    numbered = _positions(facts, "random") if layer == 0 else ["keep"]
 
-    def policy(count: int, position: str = "keep", seed: int = 0) -> Policy:
-        return _of("random", facts, {"layer": layer, "keep": count, "position": position, "seed": seed})
+    def policy(count: int, seed: int = 0) -> Policy:
+        return _of("random", facts, {"layer": layer, "keep": count, "position": "keep", "seed": seed})
 
     low, high = 1, visual
     while low < high:  # macs rise with the count
         middle = (low + high + 1) // 2
         low, high = (middle, high) if macs(policy(middle)) <= budget else (low, middle - 1)
-    return [policy(low, position, seed) for position in numbered for seed in SEEDS]
+    return [policy(low, seed) for seed in SEEDS]
 
 
 def _poolings(budget: int, facts: ModelFacts, visual: int, macs: Callable[[Policy], int]) -> list[Policy]:
     """Return the dearest pooling within the budget and the cheapest beyond it."""
     side = max(1, round(visual**0.5))
 
-    def policy(number: int, position: str = "keep") -> Policy:
-        return _of("downsample", facts, {"keep": (number / side) ** 2, "mode": "mean", "position": position})
+    def policy(number: int) -> Policy:
+        return _of("downsample", facts, {"keep": (number / side) ** 2, "mode": "mean", "position": "keep"})
 
     costs = {number: macs(policy(number)) for number in range(1, side)}  # rise with the number
     within = [number for number, cost in costs.items() if cost <= budget]
     beyond = [number for number, cost in costs.items() if cost > budget]
-    chosen = within[-1:] + beyond[:1]
-    return [policy(number, position) for position in _positions(facts, "downsample") for number in chosen]
+    return [policy(number) for number in (*within[-1:], *beyond[:1])]
 
 
 def _of(recipe: str, facts: ModelFacts, chosen: Mapping[str, Value]) -> Policy:
     policy = find_recipe(recipe).policy(facts, chosen)
     assert policy is not None, "these parameters go together"
     return policy
-
-
-def _positions(facts: ModelFacts, recipe: str) -> list[str]:
-    return [str(value) for value in find_recipe(recipe).parameters(facts)["position"].values]
 
 
 def compared(winner: Row, baselines: Sequence[Row], frame: pd.DataFrame) -> tuple[Baseline, ...]:
