@@ -162,4 +162,7 @@ def baselines_text(winner: Row, baselines: Sequence[Baseline]) -> str:
     best = max(equal, key=lambda each: each.row.measurement.accuracy or 0.0).row.measurement
     share = (best.macs or 0) / (winner.measurement.macs or 1)
     scored = f"accuracy {best.accuracy:.3f} at {share:.0%} of its macs"
-    return f"; NOT surely better than the baseline {best.policy.label()}, {scored}"
+    recipe = "downsample" if best.policy.stages[0].operator == "downsample" else "random"
+    return (
+        f"; NOT surely better than the baseline {best.policy.label()}, {scored} (space={recipe} has more of its kind)"
+    )
