@@ -54,11 +54,11 @@ def compose_config(
 def _check_choices(overrides: Sequence[str]) -> None:
     """Refuse `task=[jsonl,jsonl]`, which Hydra would take for one."""
     for override in overrides:
-        chosen = re.fullmatch(r"\w+=\[([\w,\s]*)\]", override)
+        chosen = re.fullmatch(r"task=\[([\w,\s]*)\]", override)
         names = [] if chosen is None else [name.strip() for name in chosen[1].split(",")]
         if len(set(names)) < len(names):
             remedy = "name it once; a second task file is +tasks.two={source: jsonl, options: {path: ...}, ...}"
-            raise ConfigError("an option may be chosen once", value=override, remedy=remedy)
+            raise ConfigError("a task may be chosen once", value=override, remedy=remedy)
 
 
 def validate(composed: DictConfig | Mapping[str, Any]) -> SearchConfig:

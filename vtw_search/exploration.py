@@ -51,7 +51,7 @@ def _check_measured_slices(study: Study, limits: Limits) -> None:
 def racing_of(prepared: Prepared, study: Study, limits: Limits) -> Racing | None:
     """Return the races of one task's candidates; None in a small space, whose tables and curves are then complete."""
     config = prepared.config
-    if config.racing.above is None or prepared.space.size <= config.racing.above:
+    if config.racing.above is None or not prepared.space.has_more_than(config.racing.above):
         return None
     samples = [sample for split in SEARCH_SPLITS for sample in study.sliced(SEARCH_SPLITS, split)]
     return Racing(limits, config.racing.confidence, tuple(slices_in(samples)))
@@ -70,7 +70,7 @@ def explored_alone(
 def sampler_settings(config: SearchConfig, space: Space, worker: int = 0) -> SamplerSettings | None:
     """Return how a space is explored; None where it is enumerated."""
     sampler = config.sampler
-    if sampler.name == "enumerate" or (sampler.name == "auto" and space.size <= sampler.enumerate_up_to):
+    if sampler.name == "enumerate" or (sampler.name == "auto" and not space.has_more_than(sampler.enumerate_up_to)):
         return None
     name = DEFAULT_SAMPLER if sampler.name == "auto" else sampler.name
     return SamplerSettings(name, sampler.trials, sampler.batch, config.seed + worker, sampler.pool)

@@ -146,7 +146,7 @@ class Confirmation:
     Attributes:
         level: confidence of every bound, such as 0.95.
         samples, images: size of the confirmation split.
-        looks: how often this task's confirmation split was used to test, this time included. The level is that of one.
+        looks: which test of these samples this was, in this `runs` folder. The level is that of one.
         finalists: those that were tested, the safest first.
         untested: labels of those after the first failure.
     """
@@ -168,7 +168,7 @@ class Confirmation:
     def repeated(self) -> str:
         """What a reader has to know of a split that was tested on before, with a mark in front; nothing the first time.
 
-        Of a policy that is at its limit every further test is another chance to pass.
+        Every further test, of other policies or under other limits, is another chance for a wrong one to pass.
         """
         return "" if self.looks <= 1 else f"; test {self.looks} on this split, the level is that of one"
 

@@ -37,19 +37,27 @@ def test_a_sweep_goes_on_after_a_search_that_has_no_answer(
 
     def search(config: SearchConfig, console: Console) -> None:
         begun.append(config.seed)
+        if config.seed == 3:
+            raise OSError(28, "No space left on device")
+        if config.seed == 4:
+            raise RuntimeError("a fault of the program")
         if config.seed:
             raise OutOfReachError(f"no policy with seed {config.seed}")
 
     monkeypatch.setattr("vtw_search.driver.run_search", search)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    monkeypatch.setattr(sys, "argv", ["vtw-search", "-m", "task=digits_read", "seed=2,0,1"])
+    monkeypatch.setattr(sys, "argv", ["vtw-search", "-m", "task=digits_read", "seed=2,0,3,4,1"])
     GlobalHydra.instance().clear()
     with pytest.raises(SystemExit) as stop:
         main()
-    assert begun == [2, 0, 1]
+    assert begun == [2, 0, 3, 4, 1]
     assert stop.value.code == OutOfReachError.exit_code
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("vtw-search: ")]
-    assert told == [f"vtw-search: no policy with seed {seed}" for seed in (2, 1, 2)], (
-        "at once, and the first at the end"
-    )
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith(("vtw-search: ", "RuntimeError: "))] == [
+        "vtw-search: no policy with seed 2",
+        "vtw-search: [Errno 28] No space left on device; free space or fix the permissions and run again",
+        "RuntimeError: a fault of the program",
+        "vtw-search: no policy with seed 1",
+        "vtw-search: no policy with seed 2",  # the first once more: its status is the sweep's
+    ]

@@ -55,4 +55,7 @@ def test_the_same_finalists_of_another_model_are_another_look(tmp_path: Path) ->
     assert looks(asked, model="another") == 2
     assert looks(asked, dtype="bfloat16") == 3
     assert looks(replace(asked, kl_nats=0.02)) == 4
-    assert [looks(asked), looks(asked, dtype="bfloat16")] == [4, 4]
+    # A search that goes on reports what it reported.
+    assert [looks(asked), looks(asked, dtype="bfloat16")] == [1, 3]
+    HoldoutLedger(tmp_path).add("s", "a", "other samples", "withdraw@5", "confirmation", under="l", records="r")
+    assert looks(replace(asked, kl_nats=0.03)) == 5

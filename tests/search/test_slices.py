@@ -76,6 +76,7 @@ def test_a_pooled_grid_that_fails_is_an_error_with_its_reason() -> None:
 def test_a_model_whose_grid_cannot_be_pooled_is_refused_by_its_reason(loaded: LoadedModel) -> None:
     [stage] = pooled_grid(loaded.facts).stages
     assert (stage.operator, stage.keep, dict(stage.options)) == ("downsample", 0.25, {"mode": "mean"})
+    assert stage.position == "keep"
     without = replace(loaded.facts, missing={"grids": Missing("its grid is unknown", "prune")})
     with pytest.raises(ConfigError, match=r"downsampling_fails needs a pooled grid.*its grid is unknown; leave"):
         pooled_grid(without)
@@ -138,7 +139,8 @@ def loaded() -> LoadedModel:
 
 
 def small_study(loaded: LoadedModel, folder: Path, pooled: Policy | None) -> Study:
-    pool = load_pools("easy_vqa", {"kind": "shape"})["search"]
+    """A study of digits, which a pooled grid cannot read."""
+    pool = load_pools("digits_read", {})["selection"]
     splits = {
         name: tuple(pool[9 * place : 9 * place + 9]) for place, name in enumerate((*SEARCH_SPLITS, *CONFIRMATION))
     }
@@ -150,9 +152,9 @@ def test_slices_are_no_part_of_what_is_stored(loaded: LoadedModel, tmp_path: Pat
     plain = small_study(loaded, tmp_path, None)
     plain.measure([Policy.keep_all()])
     stored = plain.store(SEARCH_SPLITS).samples()
-    assert set(map(frozenset, map(json.loads, stored["slices"]))) == {frozenset(["negated"])}
+    assert set(map(frozenset, map(json.loads, stored["slices"]))) == {frozenset(["digits"])}
     assert set(json.loads(plain.samples(SEARCH_SPLITS)["slices"].iloc[0])) == {
-        "negated", "question_type", "answer_words", "image_size",
+        "digits", "question_type", "answer_words", "image_size",
     }  # fmt: skip
     limited = small_study(loaded, tmp_path, pooled_grid(loaded.facts))
     assert limited.store(SEARCH_SPLITS).folder == plain.store(SEARCH_SPLITS).folder

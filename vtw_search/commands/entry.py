@@ -37,7 +37,12 @@ def with_errors_in_one_line(name: str, work: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(_BROKEN_PIPE) from None
     except OSError as error:
-        stop(name, f"{error}; free space or fix the permissions and run again", 2)
+        stop(name, told(error), 2)
+
+
+def told(error: VtwError | OSError) -> str:
+    """Return the line that tells a user of an error, with its remedy."""
+    return str(error) if isinstance(error, VtwError) else f"{error}; free space or fix the permissions and run again"
 
 
 def stop(name: str, message: str, status: int) -> NoReturn:

@@ -7,11 +7,12 @@ import itertools
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vtw_search.commands.entry import run_command, with_errors_in_one_line
+from vtw_search.commands.entry import run_command, told, with_errors_in_one_line
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -88,8 +89,14 @@ def _one_of_many(search: Callable[[], None]) -> None:
 
     try:
         search()
-    except VtwError as error:
-        print(f"vtw-search: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        raise  # there is nobody left to tell
+    except (VtwError, OSError) as error:
+        print(f"vtw-search: {told(error)}", file=sys.stderr)
+        raise
+    except Exception:
+        # Of all that searches raise, Hydra shows the first alone.
+        traceback.print_exc()
         raise
 
 

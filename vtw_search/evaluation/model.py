@@ -69,7 +69,7 @@ def load_model(
         model = model.eval().to(target)
     except ImportError as error:
         remedy = f"{_first_line(error).split('. ')[0]}; install it, in the build that fits your torch"
-        raise ModelError("a model needs the packages of its processor", value=path, remedy=remedy) from error
+        raise ModelError("a model and its processor need their packages", value=path, remedy=remedy) from error
     except (OSError, ValueError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
         remedy = f"{_first_line(error)}; give a folder or Hub id with a config, a processor and safetensors weights"
         raise ModelError("a model must be loadable", value=path, remedy=remedy) from error

@@ -82,17 +82,18 @@ def _grouped(pools: Pools, seed: int) -> Mapping[str, Sequence[Sample]]:
 def _spread(samples: Sequence[Sample], seed: int) -> list[Sample]:
     """Order samples at random, with the n-th sample of every cluster before the (n+1)-th of any.
 
-    Where a cluster stands depends neither on how many samples it has nor on which of them comes first: the first so
-    many samples are of a fair draw of clusters, each asked a fair draw of its questions.
+    Where a cluster stands depends neither on how many samples it has nor on the order of the file: the first so many
+    samples are of a fair draw of clusters, each asked a fair draw of its questions.
     """
-    first: dict[str, str] = {}
+    first: dict[str, tuple[int, str]] = {}
     seen: dict[str, int] = {}
     places: dict[str, tuple[int, float]] = {}
     for sample in samples:
-        first.setdefault(sample.cluster, sample.id)
+        named = len(sample.id), sample.id  # numbers in their order
+        first[sample.cluster] = min(named, first.get(sample.cluster, named))
     for sample in sorted(samples, key=lambda sample: _draw(f"question {seed}", sample.id)):
         turn = seen[sample.cluster] = seen.get(sample.cluster, -1) + 1
-        places[sample.id] = turn, _draw(f"order {seed}", first[sample.cluster])
+        places[sample.id] = turn, _draw(f"order {seed}", first[sample.cluster][1])
     return sorted(samples, key=lambda sample: places[sample.id])
 
 

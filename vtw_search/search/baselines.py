@@ -26,6 +26,8 @@ from vtw_search.search.study import Study
 from vtw_search.search.study_settings import SEARCH_SPLITS
 
 SEEDS = (0, 1, 2)
+# Raised when other baselines are listed, so that old lists are left alone.
+_LISTED = 2
 # Two policies whose macs differ by less are held to cost the same.
 _SAME_MACS = 1.02
 
@@ -35,7 +37,7 @@ def measured_baselines(study: Study, chosen: Row, limits: Limits) -> tuple[Basel
     if chosen.measurement.policy.is_keep_all:
         return ()
     winner = chosen.measurement.policy
-    path = study.store(SEARCH_SPLITS).folder / f"baselines-{winner.digest()}.json"
+    path = study.store(SEARCH_SPLITS).folder / f"baselines-{_LISTED}-{winner.digest()}.json"
     if not path.exists():
         policies = _matched(study, chosen.measurement)
         study.progress.note(f"{study.settings.task}: {len(policies)} baselines to hold against {winner.label()}")

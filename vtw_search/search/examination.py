@@ -60,13 +60,18 @@ class Examination:
             self.ledger.add(self.search, task, digest, label, records=records)
 
     def look_to_test(self, limits: Limits, policies: Sequence[Policy]) -> int:
-        """Note a test, unless it is the same as before; other limits are another test, and so is another model."""
+        """Note a test, unless it is the same as before, and return which one of these samples it is.
+
+        Other limits are another test, and so is another model. Without policies nothing is tested.
+        """
         task, digest = self.study.settings.task, self.study.splits.digest("confirmation")
         labels = ", ".join(policy.label() for policy in policies)
         under, records = _digest_of(limits.as_dict()), _digest_of(self.study.identity(CONFIRMATION))
-        if policies and not self.ledger.tested(task, digest, labels, under=under, records=records):
+        if not policies:
+            return 0
+        if not self.ledger.tested(task, digest, labels, under=under, records=records):
             self.ledger.add(self.search, task, digest, labels, "confirmation", under=under, records=records)
-        return self.ledger.count(task, "confirmation")
+        return self.ledger.place(task, digest, labels, under=under, records=records)
 
 
 def _digest_of(content: Mapping[str, Any]) -> str:

@@ -50,6 +50,19 @@ class HoldoutLedger:
         wanted = {"task": task, "samples": digest, "policy": policy, "under": under, "records": records}
         return any(wanted.items() <= row.items() for row in self._entries())
 
+    def place(self, task: str, digest: str, policy: str, *, under: str, records: str) -> int:
+        """Return which test of these samples this very test was, from 1; it was noted before.
+
+        Others are those under other limits, of other policies or by other models: each was one more chance to pass.
+
+        Args:
+            task, digest, policy, under, records: as for `tested`.
+        """
+        where = {"task": task, "split": "confirmation", "samples": digest}
+        tests = [row for row in self._entries() if where.items() <= row.items()]
+        wanted = {"policy": policy, "under": under, "records": records}
+        return next(place for place, row in enumerate(tests, start=1) if wanted.items() <= row.items())
+
     def seen(self, task: str, digest: str, policy: str, *, records: str) -> bool:
         """Whether a look at these very records of the holdout was noted before, by whichever search.
 

@@ -96,9 +96,10 @@ def check_noise(task: str, limits: Limits, summary: Summary) -> None:
     Raises:
         ConfigError: the limit, a slice's included, is below the floor.
     """
-    asked = {"kl_nats": (_lowest_bound(limits), "mean_nats", "nats"),
-             "kl_tail": (limits.tail, "share_above_cap", "of the samples above the cap")}  # fmt: skip
-    for name, (bound, column, unit) in asked.items():
+    asked = (("kl_nats", _lowest_bound(limits), "mean_nats", "nats", "the limit"), (
+        "kl_tail", limits.tail, "share_above_cap", "of the samples above the cap", "the limit or limits.kl_cap_nats"
+    ))  # fmt: skip
+    for name, bound, column, unit, remedy in asked:
         if not summary or bound is None:
             continue
         variation, floor = _worst(summary, column)
@@ -107,7 +108,7 @@ def check_noise(task: str, limits: Limits, summary: Summary) -> None:
                 f"limits.{name} of {task} must not be below the noise floor of {floor:.3g} {unit}, which another "
                 f"{variation} causes without any policy",
                 value=bound,
-                remedy="raise the limit, or leave that variation out of noise.variations if it never happens to you",
+                remedy=f"raise {remedy}, or leave that variation out of noise.variations if it never happens to you",
             )
 
 

@@ -34,7 +34,8 @@ def pooled_grid(facts: ModelFacts) -> Policy:
     Raises:
         ConfigError: the model's visual tokens cannot be pooled.
     """
-    policy = find_recipe("downsample").policy(facts, {"keep": 0.25, "mode": "mean"})
+    # Positions stay: the slice is about a coarser grid, not about text at another distance from the image.
+    policy = find_recipe("downsample").policy(facts, {"keep": 0.25, "mode": "mean", "position": "keep"})
     assert policy is not None, "the recipe has a policy for every share"
     try:
         make_ready(policy, facts)

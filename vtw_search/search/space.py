@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,10 @@ class Space:
     def size(self) -> int:
         """How many combinations there are, those that do not go together included."""
         return sum(math.prod(len(values) for values in parameters.values()) for parameters in self.values.values())
+
+    def has_more_than(self, count: int) -> bool:
+        """Whether there are more than `count` distinct policies; combinations that do not go together are none."""
+        return next(islice(self.policies(), count, None), None) is not None
 
     def policy(self, recipe: str, chosen: Mapping[str, Any]) -> Policy | None:
         """Return the policy of a combination; None where its parts do not go together."""

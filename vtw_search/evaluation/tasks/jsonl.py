@@ -19,7 +19,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from vtw_search.errors import TaskError, UnknownNameError
-from vtw_search.evaluation.metrics import find_metric
+from vtw_search.evaluation.metrics import find_metric, normalize
 from vtw_search.evaluation.tasks.sample import FileImage, Sample
 
 
@@ -40,7 +40,7 @@ class JsonlRow(BaseModel):
     @classmethod
     def _not_all_blank(cls, answers: list[str]) -> list[str]:
         # Annotators may leave one out, but nothing can be told by a sample that only silence answers.
-        if not any(answer.strip() for answer in answers):
+        if not any(normalize(answer) for answer in answers):
             raise ValueError("one of them must not be blank")
         return answers
 
@@ -79,8 +79,8 @@ def _require_images(row: JsonlRow, folder: Path, place: str) -> None:
 def _clusters(rows: list[JsonlRow], folder: Path) -> list[str]:
     """Name the connected components of samples that share an image's content or a cluster.
 
-    The name is the smallest digest of their images: it decides about the split, and another task over the same images
-    must not be searched on what this one is tested on.
+    The name is the smallest digest of their images: it decides about the split, so that other files over the same
+    images, as long as they link the same ones, are not searched on what this one is tested on.
     """
     owners: dict[str, int] = {}
     links, contents = [], []
@@ -93,8 +93,8 @@ def _clusters(rows: list[JsonlRow], folder: Path) -> list[str]:
     graph = coo_matrix((np.ones(len(left)), (left, right)), shape=(len(rows), len(rows)))
     _, labels = connected_components(graph, directed=False)
     names: dict[int, str] = {}
-    for label, digests in zip(labels.tolist(), contents, strict=True):
-        names[label] = min([*digests, names.get(label, "no image")])  # digests are smaller than words
+    for row, label, digests in zip(rows, labels.tolist(), contents, strict=True):
+        names[label] = min([*digests, names.get(label, f"sample {row.id}")])  # digests are smaller than words
     return [names[label] for label in labels.tolist()]
 
 
