@@ -101,10 +101,10 @@ def _model(config: ProfileConfig) -> Any:
 
 @dataclass(frozen=True)
 class _Asked:
-    """The policy to profile, what its file says of the check of its model, and the visual tokens of its task's prompts.
+    """The policy to profile, what its file says of the check of its model, and the visual tokens of a prompt.
 
-    A search has counted real prompts; without one, a row is one image of the tower's own size, which a model that cuts
-    images into tiles sees several of.
+    A search has counted a prompt of its task, one of median length; without it, a row is one image of the tower's own
+    size, of which a model that cuts images into tiles sees several.
     """
 
     policy: Policy

@@ -154,6 +154,20 @@ def test_samples_that_share_an_image_or_a_cluster_are_one_cluster(tmp_path: Path
     assert [each.cluster for each in read_jsonl(_jsonl(tmp_path, *rows))] == [*[min(a, b, c)] * 3, d, min(a, b, c)]
 
 
+def test_samples_without_images_are_clusters_of_their_own_unless_they_say_otherwise(tmp_path: Path) -> None:
+    rows = [{**GOOD, "id": str(number), "images": []} for number in range(4)]
+    rows[2]["cluster"] = rows[3]["cluster"] = "pair"
+    first, second, *pair = (each.cluster for each in read_jsonl(_jsonl(tmp_path, *rows)))
+    assert len({first, second, *pair}) == 3
+    assert pair[0] == pair[1]
+
+
+def test_the_order_of_a_file_changes_no_split() -> None:
+    samples = [sample(number, f"image-{number // 3}") for number in range(600)]
+    one, two = (make_splits({"all": listed}, 0, SIZES) for listed in (samples, samples[::-1]))
+    assert all(one[split] == two[split] for split in SPLITS)
+
+
 def test_tasks_over_the_same_images_are_divided_alike(tmp_path: Path) -> None:
     """What one is searched on is not what another one, or the policy that both share, is tested on."""
     names = [f"{number}.png" for number in range(120)]

@@ -126,6 +126,14 @@ def test_what_the_proxy_chose_comes_with_trials_of_its_own(facts: ModelFacts) ->
     assert not set(again) & {*chosen, *known}
 
 
+def test_a_space_is_as_large_as_its_distinct_policies(facts: ModelFacts) -> None:
+    space = make_space(facts, {"random": {}}, None)
+    distinct = len(list(space.policies()))
+    assert distinct < space.size, "inside the decoder every token keeps its position"
+    assert space.has_more_than(distinct - 1)
+    assert not space.has_more_than(distinct)
+
+
 def test_a_pool_as_large_as_the_space_is_the_space(facts: ModelFacts) -> None:
     space = make_space(facts, {"himap": {}, "vtw": {}}, None)
     assert set(space.located(space.draw(default_rng(0), space.size))) == set(space.policies())
