@@ -63,6 +63,7 @@ def test_the_counts_of_every_module_agree(name: str) -> None:
     assert all(row.closed_form for row in rows if row.closed_form is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TWO_SIZES)
 def test_two_images_of_different_size_are_counted_as_they_run(name: str) -> None:
     adapter, model, _ = sample(name)
@@ -70,6 +71,7 @@ def test_two_images_of_different_size_are_counted_as_they_run(name: str) -> None
     assert any(row.closed_form for row in rows), "three counts are compared, not two"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VIDEOS)
 def test_a_video_and_an_image_are_counted_as_they_run(name: str) -> None:
     adapter, model, _ = sample(name)

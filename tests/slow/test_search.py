@@ -137,6 +137,7 @@ def test_the_holdout_numbers_are_reproduced_from_the_file(finished: tuple[Path, 
     assert len(samples) == stated["samples"]
 
 
+@pytest.mark.slow
 def test_a_candidate_that_fails_becomes_a_row_and_the_search_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +163,7 @@ def _raise(error: Exception) -> Any:
     return function
 
 
+@pytest.mark.slow
 def test_a_tracker_that_does_not_answer_costs_one_warning(tmp_path: Path) -> None:
     result = search(
         tmp_path, "search=untracked", "tracking=sqlite", "tracking.uri=http://127.0.0.1:9", "tracking.timeout_s=2"
