@@ -86,7 +86,9 @@ def test_a_package_that_a_processor_needs_is_named(monkeypatch: pytest.MonkeyPat
         raise ImportError(text)
 
     monkeypatch.setattr(AutoProcessor, "from_pretrained", refuse)
-    with pytest.raises(ModelError, match=r"need their packages.*Torchvision.*not found in your environment; install it"):
+    with pytest.raises(
+        ModelError, match=r"need their packages.*Torchvision.*not found in your environment; install it"
+    ):
         load_model(str(folder))
 
 
