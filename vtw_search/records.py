@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from vtw_search.errors import StoreError
 from vtw_search.files import write_atomically, write_text_atomically
+from vtw_search.former_records import FormerStore, Identity, find_former
 from vtw_search.policies import Policy
+from vtw_search.versions import rules_of, still_hold, versions_of
 
 # (position set, direction) of a KL divergence -> column of the sample records.
 KL_COLUMNS = {
@@ -49,6 +52,7 @@ class SampleRecord:
         answer, score: the candidate's greedy answer, and its metric in [0, 1].
         failure: why there are no numbers, or None.
         visual_left: JSON list of how many visual tokens each stage left.
+        versions: JSON object of the versions of the operators and scorers that the policy uses.
     """
 
     policy: str
@@ -69,6 +73,7 @@ class SampleRecord:
     score: float | None
     failure: str | None = None
     visual_left: str | None = None
+    versions: str = "{}"
 
 
 class Measurement(BaseModel):
@@ -87,6 +92,7 @@ class Measurement(BaseModel):
         cache_bytes: of the keys and values that the same prefill leaves; `cache_ratio` is its share of keep-all's.
         latency_ms: median time of that prefill; `latency_ratio` is the median over pairs with the reference.
         latency_problems: why the times should not be relied upon, or why there are none although they were asked for.
+        versions: of the operators and scorers that the policy uses.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -132,6 +138,7 @@ class Measurement(BaseModel):
     latency_ratio_high: float | None = None
     latency_repeats: int | None = None
     latency_problems: str | None = None
+    versions: dict[str, int] = Field(default_factory=lambda known: versions_of(known["policy"]))
 
     @property
     def complete(self) -> bool:
@@ -144,26 +151,37 @@ class RecordStore:
 
     A shard is written atomically under a name made of what it holds, so that a killed process leaves a complete shard
     or none, and the same work done twice gives one file. Measurements are lines; a torn last line is dropped when read.
+    What was made by another version of an operator or scorer than today's is left alone.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any], profile: str = "") -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, identity: dict[str, Any], profile: str = "", former: Sequence[FormerStore] = ()
+    ) -> None:
+        self.folder, self.former = folder, former
         self._measurements = folder / f"measurements{profile}.jsonl"
         if not (folder / "identity.json").exists():
             write_text_atomically(folder / "identity.json", json.dumps(identity, indent=2, sort_keys=True) + "\n")
 
     @classmethod
-    def of_identity(cls, root: Path, identity: dict[str, Any], profile: dict[str, Any]) -> RecordStore:
+    def of_identity(
+        cls, root: Path, identity: dict[str, Any], profile: dict[str, Any],
+        former: Callable[[], Sequence[Identity]] = tuple,
+    ) -> RecordStore:  # fmt: skip
         """Return the store of an identity, in a folder of `root` named by its hash.
 
-        `profile` has the settings of the profile, which measurements depend on and sample records do not.
+        Args:
+            root: where stores are.
+            identity: what the records depend on, apart from the policy and what it uses.
+            profile: settings of the profile, which measurements depend on and sample records do not.
+            former: returns the forms that this identity had before.
         """
         content = {"records": RECORDS_VERSION, **identity}
-        return cls(root / _digest_of(content), content, f"-{_digest_of(profile)}")
+        found = tuple(find_former(root, content, former))
+        return cls(root / digest_of(content), content, f"-{digest_of(profile)}", found)
 
     def add_samples(self, records: Sequence[SampleRecord]) -> None:
         """Store records as one shard."""
-        keys = sorted((record.policy, record.split, record.sample) for record in records)
+        keys = sorted((record.policy, record.split, record.sample, record.versions) for record in records)
         name = hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:24]
         frame = frame_of(records)
         write_atomically(self.folder / f"samples-{name}.parquet", lambda path: frame.to_parquet(path, index=False))
@@ -171,16 +189,39 @@ class RecordStore:
     def samples(self) -> pd.DataFrame:
         """Return all sample records, one row per (policy, split, sample), in a fixed order."""
         shards = [self._read(path) for path in sorted(self.folder.glob("samples-*.parquet"))]
-        if not shards:
+        if not shards and not self.former:
             return frame_of([])
-        rows = pd.concat(shards, ignore_index=True)
+        own = pd.concat([frame_of([]), *shards], ignore_index=True)
+        holds = {versions: still_hold(json.loads(versions)) for versions in own["versions"].unique()}
+        rows = pd.concat([own[own["versions"].map(holds).astype(bool)], self._former_samples], ignore_index=True)
         # A success counts before a failure that was tried again.
         rows = rows.iloc[rows["failure"].notna().to_numpy(dtype=bool).argsort(kind="stable")]
         return rows.drop_duplicates(KEY).sort_values(KEY, ignore_index=True)
 
+    @cached_property
+    def _former_samples(self) -> pd.DataFrame:
+        """Sample records of before that would come out the same now."""
+        found = [frame_of([])]
+        for each in self.former:
+            rules = {Policy.keep_all().digest(): list[str]()}
+            for path in (*each.folder.glob("measurements*.jsonl"), self._measurements):
+                policies = (Measurement.model_validate_json(line).policy for line in _complete_lines(path))
+                rules |= {policy.digest(): rules_of(policy) for policy in policies}
+            rows = pd.concat([frame_of([]), *map(self._read, sorted(each.folder.glob("samples-*.parquet")))])
+            holds = {digest: each.holds(rules.get(digest)) for digest in rows["policy"].unique()}
+            found.append(rows[rows["policy"].map(holds).astype(bool)])
+        return pd.concat(found, ignore_index=True)
+
+    def derived(self, stem: str, policy: Policy) -> Path:
+        """Return the file of what follows from these records and a policy; it may be one of before, or not exist."""
+        own = self.folder / f"{stem}-{digest_of(versions_of(policy))}.json"
+        before = (each.folder / f"{stem}.json" for each in self.former if each.holds(rules_of(policy)))
+        return next((path for path in before if path.exists() and not own.exists()), own)
+
     def _read(self, path: Path) -> pd.DataFrame:
         try:
-            return pd.read_parquet(path).astype(_COLUMN_TYPES)
+            rows = pd.read_parquet(path)
+            return rows.assign(versions=rows.get("versions", "{}")).astype(_COLUMN_TYPES)
         except (OSError, ValueError) as error:
             remedy = f"{error}; delete it, its samples will be scored again"
             raise StoreError("a shard must be readable", value=str(path), remedy=remedy) from error
@@ -205,14 +246,25 @@ class RecordStore:
         """
         stopped = stopped or {}
         found: dict[str, Measurement] = {}
-        for line in _complete_lines(self._measurements):
-            measurement = Measurement.model_validate_json(line)
+        for measurement in self._all_measurements():
             digest = measurement.policy.digest()
             known, why = found.get(digest), stopped.get(digest)
             counts = known is None or not known.complete or _worth(measurement) > _worth(known)
             if counts if why is None else measurement.stopped == why or measurement.failure is not None:
                 found[digest] = measurement
         return found
+
+    def _all_measurements(self) -> Iterator[Measurement]:
+        """Yield what would come out the same now, in the order of measuring."""
+        for each in self.former:
+            for line in _complete_lines(each.folder / self._measurements.name):
+                measurement = Measurement.model_validate_json(line)
+                if each.holds(rules_of(measurement.policy)):
+                    yield measurement
+        for line in _complete_lines(self._measurements):
+            measurement = Measurement.model_validate_json(line)
+            if still_hold(measurement.versions):
+                yield measurement
 
 
 def _worth(measurement: Measurement) -> tuple[bool, bool, bool]:
@@ -247,7 +299,8 @@ def frame_of(records: Sequence[SampleRecord]) -> pd.DataFrame:
     return pd.DataFrame([asdict(record) for record in records], columns=list(_COLUMN_TYPES)).astype(_COLUMN_TYPES)
 
 
-def _digest_of(content: dict[str, Any]) -> str:
+def digest_of(content: Mapping[str, Any]) -> str:
+    """Return the hash by which stores and the ledger name what `content` identifies."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -31,6 +31,7 @@ from vtw_search.search.study_settings import SEARCH_SPLITS
 from vtw_search.search.team import Team
 from vtw_search.search.together import explore_together
 from vtw_search.settings import SearchConfig
+from vtw_search.versions import registered_versions, versions_of
 
 
 def run_worker(config: SearchConfig, console: Console | None = None) -> SearchResult | None:
@@ -86,7 +87,8 @@ def _explore(prepared: Prepared, study: Study, settings: SamplerSettings, limits
     study, limits = _untimed(study), limits.without_time()
     seeds, racing = prepared.space.seeds(settings.trials), racing_of(prepared, study, limits)
     study.score_together([Policy.keep_all(), *seeds], team)
-    decisive = [study.identity(SEARCH_SPLITS), limits.as_dict(), settings.name, dict(prepared.space.values)]
+    rules = registered_versions()
+    decisive = [study.identity(SEARCH_SPLITS), rules, limits.as_dict(), settings.name, dict(prepared.space.values)]
     name = f"{prepared.config.search_name}: exploring {study.settings.task} {_digest(decisive)}"
     with team.turn("choose"):
         board = Board(name, prepared.storage.studies, prepared.space, team)
@@ -102,7 +104,8 @@ def _finish(prepared: Prepared, studies: dict[str, Study], explored: dict[str, l
     """Finish the search, unless another worker did."""
     config, path = prepared.config, search_folder(prepared.config) / "finished.json"
     parts = [config.digest, *(study.identity(SEARCH_SPLITS) for study in studies.values())]
-    found = _digest([*parts, {task: [policy.digest() for policy in explored[task]] for task in explored}])
+    explored_rules = versions_of(*(policy for task in explored for policy in explored[task]))
+    found = _digest([*parts, explored_rules, {task: [each.digest() for each in explored[task]] for task in explored}])
     finished = json.loads(path.read_text()) if path.exists() else {}
     policy_file = search_folder(config) / "policy.json"
     if finished.get("search") == found and policy_file.exists():

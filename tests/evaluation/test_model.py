@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vtw_search.errors import ModelError
-from vtw_search.evaluation.model import REFERENCE_MODEL, _files_digest, load_model
+from vtw_search.evaluation.model import REFERENCE_MODEL, load_model
+from vtw_search.evaluation.weights import settings_digest
 
 
 @pytest.fixture
@@ -35,24 +36,25 @@ def test_a_folder_loads_like_the_reference_and_is_named_without_its_place(folder
     mine, reference = load_model(str(folder), device="cpu"), load_model("reference", device="cpu")
     assert mine.facts.fingerprint.same_shape(reference.facts.fingerprint)
     assert mine.facts.fingerprint.id == "my-model"
-    assert mine.identity["files"] == reference.identity["files"]
+    assert mine.identity["tensors"] == reference.identity["tensors"]
+    assert mine.identity["settings"] == reference.identity["settings"]
     (folder / "generation_config.json").write_text(json.dumps({"max_new_tokens": 3, "eos_token_id": 2}))
-    assert load_model(str(folder), device="cpu").identity["files"] != reference.identity["files"]
+    assert load_model(str(folder), device="cpu").identity["settings"] != reference.identity["settings"]
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "config.json", "generation_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
-        "chat_template.jinja", "model.safetensors", "tokenizer.model", "vocab.txt", "merges.txt", "qwen.tiktoken",
+        "chat_template.jinja", "tokenizer.model", "vocab.txt", "merges.txt", "qwen.tiktoken",
     ],
 )  # fmt: skip
-def test_every_file_that_decides_what_a_model_computes_is_part_of_its_identity(folder: Path, name: str) -> None:
+def test_every_file_that_decides_what_weights_compute_is_part_of_the_identity(folder: Path, name: str) -> None:
     (folder / name).touch()
-    before = _files_digest(folder)
+    before = settings_digest(folder)
     with (folder / name).open("ab") as stream:
         stream.write(b"x")
-    assert _files_digest(folder) != before
+    assert settings_digest(folder) != before
 
 
 @pytest.mark.parametrize("dtype,attention", [("float32", "eager"), ("bfloat16", "sdpa"), ("float16", "sdpa")])

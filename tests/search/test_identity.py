@@ -16,10 +16,8 @@ from vtw_search.config import load_config
 from vtw_search.evaluation.model import LoadedModel, load_model
 from vtw_search.evaluation.splits import Splits
 from vtw_search.evaluation.tasks import digits
-from vtw_search.operators import OPERATORS
 from vtw_search.policies import Policy
 from vtw_search.records import Measurement, RecordStore, SampleRecord
-from vtw_search.scorers import SCORERS
 from vtw_search.search.profile import profile_identity
 from vtw_search.search.study import Study
 from vtw_search.search.study_settings import SEARCH_SPLITS, StudySettings
@@ -68,7 +66,8 @@ PARTS: dict[str, Callable[[Study], Study]] = {
     "model": lambda study: of_model(study, model="another"),
     "revision": lambda study: of_model(study, revision="0123"),
     "shape": lambda study: of_model(study, config="0123"),
-    "weights, processor and generation settings": lambda study: of_model(study, files="0123"),
+    "weights": lambda study: of_model(study, tensors="0123"),
+    "processor and generation settings": lambda study: of_model(study, settings="0123"),
     "device": lambda study: of_model(study, device="a GPU"),
     "dtype": lambda study: of_model(study, dtype="bfloat16"),
     "attention": lambda study: of_model(study, attention="eager"),
@@ -94,16 +93,6 @@ PARTS: dict[str, Callable[[Study], Study]] = {
 @pytest.mark.parametrize("part", PARTS)
 def test_any_part_that_changes_is_another_store(study: Study, part: str) -> None:
     assert PARTS[part](study).store(SEARCH_SPLITS).folder != study.store(SEARCH_SPLITS).folder
-
-
-@pytest.mark.parametrize("name", [*OPERATORS, *SCORERS])
-def test_a_scoring_version_that_is_raised_is_another_store(
-    study: Study, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = study.store(SEARCH_SPLITS).folder
-    owner = OPERATORS.get(name) or SCORERS[name]
-    monkeypatch.setattr(type(owner) if not isinstance(owner, type) else owner, "scoring_version", 99)
-    assert study.store(SEARCH_SPLITS).folder != before
 
 
 def test_a_new_version_of_the_records_is_another_store(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

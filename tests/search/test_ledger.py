@@ -46,7 +46,7 @@ def test_the_same_finalists_of_another_model_are_another_look(tmp_path: Path) ->
     def looks(limits: Limits, **model: str) -> int:
         study = SimpleNamespace(
             settings=SimpleNamespace(task="a"), splits=SimpleNamespace(digest=lambda split: f"{split} samples"),
-            identity=lambda splits: {"model": "m", "dtype": "float32", "samples": list(splits), **model},
+            names_of_records=lambda *splits: [str({"model": "m", "dtype": "float32", **model})],
         )  # fmt: skip
         examination = Examination(cast(Any, study), HoldoutLedger(tmp_path), "s")
         return examination.look_to_test(limits, [Policy.withdraw(5)])

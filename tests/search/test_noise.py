@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,11 @@ def loaded() -> LoadedModel:
     return load_model("reference", device="cpu")
 
 
+def reloading(other: LoadedModel) -> Callable[[str], LoadedModel]:
+    """Give `other` where another precision is asked for, and the model of the search where its own is."""
+    return lambda dtype: load_model("reference", device="cpu") if dtype == "float32" else other
+
+
 def test_every_variation_is_measured_and_the_model_is_left_as_it_was(loaded: LoadedModel) -> None:
     before = loaded.model.config._attn_implementation
     samples, asked = load_pools("digits_read", {})["calibration"][:6], ["batch", "attention", "dtype"]
@@ -42,7 +47,7 @@ def test_every_variation_is_measured_and_the_model_is_left_as_it_was(loaded: Loa
         return load_model("reference", device="cpu", dtype=dtype)
 
     noise = measure_noise(loaded, samples, 8, 4, asked, reload)
-    assert dtypes == ["bfloat16"]
+    assert dtypes == ["bfloat16", "float32"], "the first copy was freed, and loaded again"
     assert loaded.model.config._attn_implementation == before
     summary = noise_summary(noise, LIMITS)
     assert list(summary) == asked
@@ -58,21 +63,25 @@ def test_another_model_is_seen(loaded: LoadedModel) -> None:
     other = load_model("reference", device="cpu")
     other.model.get_output_embeddings().weight.data *= 2
     samples = load_pools("digits_read", {})["calibration"][:6]
-    summary = noise_summary(measure_noise(loaded, samples, 8, 4, ["dtype"], lambda _: other), LIMITS)
+    summary = noise_summary(measure_noise(loaded, samples, 8, 4, ["dtype"], reloading(other)), LIMITS)
     assert summary["dtype"]["mean_nats"] > 1e-4
 
 
-def test_a_variation_that_cannot_run_is_an_error_that_says_how_to_go_on(loaded: LoadedModel) -> None:
-    def full(_: str) -> LoadedModel:
-        raise MemoryError
+def test_a_variation_that_cannot_run_is_an_error_that_says_how_to_go_on() -> None:
+    def full(dtype: str) -> LoadedModel:
+        if dtype == "bfloat16":
+            raise MemoryError
+        return load_model("reference", device="cpu")
 
-    samples = load_pools("digits_read", {})["calibration"][:2]
+    loaded, samples = load_model("reference", device="cpu"), load_pools("digits_read", {})["calibration"][:2]
+    before = [weight.clone() for weight in loaded.model.parameters()]
     with pytest.raises(EvidenceError, match=r"another dtype.*out of memory.*noise.variations"):
         measure_noise(loaded, samples, 8, 4, ["dtype"], full)
+    assert all(map(torch.equal, before, loaded.model.parameters())), "the model is as it was"
     broken = load_model("reference", device="cpu")
     broken.model.get_output_embeddings().weight.data[:] = float("nan")
     with pytest.raises(EvidenceError, match="not finite"):
-        measure_noise(loaded, samples, 8, 4, ["dtype"], lambda _: broken)
+        measure_noise(loaded, samples, 8, 4, ["dtype"], reloading(broken))
 
 
 NOISE = {
@@ -126,7 +135,7 @@ def test_the_noise_of_a_policy_is_what_two_runs_under_it_give(loaded: LoadedMode
     policy = Policy.withdraw(6) if kind == "withdraw" else pruning(loaded)
     samples = load_pools("digits_read", {})["calibration"][:3]
     other = load_model("reference", device="cpu", dtype="bfloat16")
-    noise = measure_noise(loaded, samples, 8, 1, ["dtype"], lambda _: other, policy)["dtype"]
+    noise = measure_noise(loaded, samples, 8, 1, ["dtype"], reloading(other), policy)["dtype"]
     for number, sample in enumerate(samples):
         answer, _ = run_alone(loaded, sample, Policy.keep_all(), None)
         (_, own), (_, varied) = (run_alone(model, sample, policy, answer) for model in (loaded, other))
@@ -188,7 +197,7 @@ def test_a_policy_is_measured_once_and_keep_all_not_at_all(loaded: LoadedModel, 
     assert found != floor
     assert (question.of_policy(Policy.withdraw(6)), question.floor()) == (found, floor)
     assert question.of_policy(Policy.withdraw(7)) != found
-    assert len(reloaded) == 3
+    assert reloaded == 3 * ["bfloat16", "float32"]
     assert replace(question, count=0).of_policy(Policy.withdraw(6)) == {}
 
 

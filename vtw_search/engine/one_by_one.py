@@ -28,6 +28,7 @@ from vtw_search.evaluation.tasks import Sample
 from vtw_search.policies import Policy
 from vtw_search.records import OUT_OF_MEMORY, SampleRecord
 from vtw_search.runtime import apply_policy
+from vtw_search.versions import versions_of
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,7 @@ class BatchEvaluator:
             "cluster": sample.cluster,
             "slices": json.dumps(dict(sample.slices), sort_keys=True),
             "answer_tokens": int(self.reference.lengths[row]),
+            "versions": json.dumps(versions_of(policy)),
         }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vtw_search.adapters import Adapter, find_adapter
 from vtw_search.errors import ModelError
+from vtw_search.evaluation.weights import former_digest, settings_digest, tensors_digest
 from vtw_search.facts import ModelFacts
 
 REFERENCE_MODEL = Path(__file__).parents[1] / "reference_model"
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-# Files of a model's folder that decide what it computes.
-_IDENTIFYING = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "*.tiktoken")
+# Tensors of the shipped model -> its hash of files while its tensors had the names of transformers 5.23.
+_SHIPPED_BEFORE = {"74b52245f076f91a": "66f6c8fcc0c95409"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class LoadedModel:
         processor: its tokenizer and image processor.
         adapter, facts: what is known of its family and of it.
         identity: what the measurements of this model depend on.
+        folder: where it was loaded from; None for a Hub model, which its revision identifies.
     """
 
     model: Any
@@ -38,12 +39,21 @@ class LoadedModel:
     adapter: Adapter
     facts: ModelFacts
     identity: dict[str, Any]
+    folder: Path | None = None
 
     @property
     def device(self) -> torch.device:
         """Where inputs have to be."""
         device: torch.device = self.model.device
         return device
+
+    def former_identities(self) -> list[dict[str, Any]]:
+        """Return the identities that records of this very model were stored under before; its files are read again."""
+        common = {name: value for name, value in self.identity.items() if name not in ("tensors", "settings")}
+        if self.folder is None:
+            return [{**common, "files": None}]
+        shipped = _SHIPPED_BEFORE.get(str(self.identity["tensors"]))
+        return [{**common, "files": files} for files in (former_digest(self.folder), shipped) if files]
 
 
 def load_model(
@@ -80,18 +90,19 @@ def load_model(
         )
         raise ModelError("a model must have all its weights", value=path, remedy=remedy)
     adapter = find_adapter(model)
-    facts = adapter.facts(model)
+    facts, folder = adapter.facts(model), Path(source) if Path(source).is_dir() else None
     identity = {
         "model": "reference" if path == "reference" else path,
         "revision": facts.fingerprint.revision,
         "config": facts.fingerprint.config_digest,
-        "files": _files_digest(Path(source)),
+        "tensors": tensors_digest(folder) if folder else None,
+        "settings": settings_digest(folder) if folder else None,
         "device": torch.cuda.get_device_name(target) if target.startswith("cuda") else target,
         "dtype": dtype,
         "attention": attention,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
-    return LoadedModel(model, processor, adapter, facts, identity)
+    return LoadedModel(model, processor, adapter, facts, identity, folder)
 
 
 def usable_device(asked: str) -> str:
@@ -104,18 +115,6 @@ def usable_device(asked: str) -> str:
         remedy = f"{_first_line(error)}; choose auto, cpu or a device that this machine and this torch have"
         raise ModelError("a device must be usable", value=asked, remedy=remedy) from error
     return asked
-
-
-def _files_digest(folder: Path) -> str | None:
-    """Hash weights, vocabularies and settings of a local model; a Hub model is identified by its revision."""
-    if not folder.is_dir():
-        return None
-    digest = hashlib.sha256()
-    for path in (path for kind in _IDENTIFYING for path in sorted(folder.glob(kind))):
-        digest.update(path.name.encode())
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:16]
 
 
 def _first_line(error: BaseException) -> str:

@@ -37,7 +37,7 @@ def measured_baselines(study: Study, chosen: Row, limits: Limits) -> tuple[Basel
     if chosen.measurement.policy.is_keep_all:
         return ()
     winner = chosen.measurement.policy
-    path = study.store(SEARCH_SPLITS).folder / f"baselines-{_LISTED}-{winner.digest()}.json"
+    path = study.store(SEARCH_SPLITS).derived(f"baselines-{_LISTED}-{winner.digest()}", winner)
     if not path.exists():
         policies = _matched(study, chosen.measurement)
         study.progress.note(f"{study.settings.task}: {len(policies)} baselines to hold against {winner.label()}")

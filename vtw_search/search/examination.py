@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from vtw_search.policies import Policy
+from vtw_search.records import digest_of
 from vtw_search.results import Confirmation, Row
 from vtw_search.search.aggregate import holdout_numbers, with_gap
 from vtw_search.search.confirmation import confirm
@@ -53,11 +52,12 @@ class Examination:
 
         That there are records does not say so: the holdout's slices may depend on the policy.
         """
-        task, digest = self.study.settings.task, self.study.splits.digest("holdout")
-        records, label = _digest_of(self.study.identity(HOLDOUT)), policy.label()
-        told = policy.is_keep_all or self.ledger.seen(task, digest, label, records=records)
+        task, digest, label = self.study.settings.task, self.study.splits.digest("holdout"), policy.label()
+        names = self.study.names_of_records(HOLDOUT, [policy])
+        records = next((name for name in names if self.ledger.seen(task, digest, label, records=name)), None)
+        told = policy.is_keep_all or records is not None
         if not (told and self.study.is_known("holdout", [policy])):
-            self.ledger.add(self.search, task, digest, label, records=records)
+            self.ledger.add(self.search, task, digest, label, records=records or names[0])
 
     def look_to_test(self, limits: Limits, policies: Sequence[Policy]) -> int:
         """Note a test, unless it is the same as before, and return which one of these samples it is.
@@ -66,13 +66,12 @@ class Examination:
         """
         task, digest = self.study.settings.task, self.study.splits.digest("confirmation")
         labels = ", ".join(policy.label() for policy in policies)
-        under, records = _digest_of(limits.as_dict()), _digest_of(self.study.identity(CONFIRMATION))
+        under, names = digest_of(limits.as_dict()), self.study.names_of_records(CONFIRMATION, policies)
         if not policies:
             return 0
-        if not self.ledger.tested(task, digest, labels, under=under, records=records):
+        tested = (name for name in names if self.ledger.tested(task, digest, labels, under=under, records=name))
+        records = next(tested, None)
+        if records is None:
+            records = names[0]
             self.ledger.add(self.search, task, digest, labels, "confirmation", under=under, records=records)
         return self.ledger.place(task, digest, labels, under=under, records=records)
-
-
-def _digest_of(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

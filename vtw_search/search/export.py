@@ -93,7 +93,7 @@ def _task_policy(study: StudyResult, splits: Splits) -> TaskPolicy:
 
 def _measured(row: Row, confirmation: Confirmation | None, holdout: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the numbers of one policy per split, and its profile."""
-    numbers = row.measurement.model_dump(exclude={"task", "policy", "failure", "layer"}, exclude_none=True)
+    numbers = row.measurement.model_dump(exclude={"task", "policy", "failure", "layer", "versions"}, exclude_none=True)
     profile = {name: value for name, value in numbers.items() if name in COSTS}
     quality = {name: value for name, value in numbers.items() if name not in profile}
     tested = {} if confirmation is None else {"confirmation": confirmation.as_dict()}

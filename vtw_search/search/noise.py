@@ -62,7 +62,7 @@ class NoiseQuestion:
         key = hashlib.sha256(json.dumps([len(samples), *self.variations]).encode()).hexdigest()[:16]
         whose = "" if policy.is_keep_all else f"-{policy.digest()}"
         # Measured once: the folder is that of everything else that the numbers depend on.
-        path = self.study.store(SEARCH_SPLITS).folder / f"noise-{key}{whose}.json"
+        path = self.study.store(SEARCH_SPLITS).derived(f"noise-{key}{whose}", policy)
         if not path.exists():
             asked = self.study.settings
             noise = measure_noise(

@@ -15,10 +15,8 @@ from vtw_search.errors import ModelError
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.splits import Splits
 from vtw_search.evaluation.tasks import Sample
-from vtw_search.operators import OPERATORS
 from vtw_search.policies import Policy
-from vtw_search.records import TRANSIENT, Measured, Measurement, RecordStore, SampleRecord
-from vtw_search.scorers import SCORERS
+from vtw_search.records import TRANSIENT, Measured, Measurement, RecordStore, SampleRecord, digest_of
 from vtw_search.search.aggregate import measurement_of
 from vtw_search.search.front import worth_timing
 from vtw_search.search.profile import Profiler, profile_columns, profile_identity
@@ -26,6 +24,7 @@ from vtw_search.search.racing import Course, Racing, brought_back
 from vtw_search.search.slices import Slices, with_slices
 from vtw_search.search.study_settings import CONFIRMATION, HOLDOUT, SEARCH_SPLITS, Progress, StudySettings
 from vtw_search.search.team import Team
+from vtw_search.versions import rules_of, versions_of
 
 # Candidates of one pass. More would save no more: the reference is a small part of the work by then.
 MOST_AT_ONCE = 128
@@ -39,21 +38,29 @@ class Study:
         self.slices = Slices([sample for each in splits.samples.values() for sample in each], settings.pooled)
 
     def identity(self, splits: Sequence[str]) -> dict[str, Any]:
-        """Return all that the records of `splits` depend on. Limits, tracking and the like are no part of it."""
+        """Return all that the records of `splits` depend on, apart from the policy and the rules that it uses.
+
+        Limits, tracking, and what else is registered are no part of it.
+        """
         return {
             **self.loaded.identity,
             "task": self.settings.task,
             "max_new_tokens": self.settings.max_new_tokens,
             "batch_size": self.settings.batch_size,
-            "operators": {name: operator.scoring_version for name, operator in OPERATORS.items()},
-            "scorers": {name: scorer.scoring_version for name, scorer in SCORERS.items()},
             "samples": {split: self.splits.digest(split) for split in splits},
         }
+
+    def names_of_records(self, splits: Sequence[str], policies: Sequence[Policy]) -> list[str]:
+        """Return the names under which the ledger may know the records of `policies` on `splits`, today's first."""
+        today = digest_of({**self.identity(splits), "versions": versions_of(*policies)})
+        rules = sorted({name for policy in policies for name in rules_of(policy)})
+        return [today, *(digest_of(each.identity) for each in self.store(splits).former if each.holds(rules))]
 
     def store(self, splits: Sequence[str]) -> RecordStore:
         """Return the store of `splits`."""
         profile = profile_identity(self.settings.repeats, self.loaded.device)
-        return RecordStore.of_identity(self.settings.store, self.identity(splits), profile)
+        root, identity = self.settings.store, self.identity(splits)
+        return RecordStore.of_identity(root, identity, profile, self.loaded.former_identities)
 
     def samples(self, splits: Sequence[str]) -> pd.DataFrame:
         """Return the sample records of `splits`, with all slices of their samples."""

@@ -14,12 +14,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from vtw_search.results import Row
 from vtw_search.search.limits import Limits
+from vtw_search.versions import versions_of
 
 
 def record_trials(
     storage: optuna.storages.BaseStorage, task: str, rows: Sequence[Row], limits: Limits, identity: Mapping[str, Any]
 ) -> optuna.Study:
-    """Store rows as trials of a study named after task, limits and identity; rows that are there are not added again.
+    """Store rows as trials of a study; rows that are there are not added again.
+
+    Its name is made of task, limits, identity and the versions of the operators and scorers of the rows.
 
     What was stopped early, or lacks a time that is needed, is a pruned trial; measured completely later, it is another.
 
@@ -27,7 +30,8 @@ def record_trials(
     the same rows. Values are accuracy (to maximize) and macs (to minimize).
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    decisive = json.dumps([limits.as_dict(), identity], sort_keys=True)
+    versions = versions_of(*(row.measurement.policy for row in rows))
+    decisive = json.dumps([limits.as_dict(), identity, versions], sort_keys=True)
     name = f"{task} {hashlib.sha256(decisive.encode()).hexdigest()[:8]}"
     study = optuna.create_study(
         study_name=name,
@@ -53,7 +57,7 @@ def record_trials(
 def _trial(row: Row, layers: IntDistribution) -> FrozenTrial:
     measurement, pruned = row.measurement, _is_pruned(row)
     state = TrialState.FAIL if measurement.failure else TrialState.PRUNED if pruned else TrialState.COMPLETE
-    numbers = measurement.model_dump(exclude={"policy", "task", "layer"}, exclude_none=True)
+    numbers = measurement.model_dump(exclude={"policy", "task", "layer", "versions"}, exclude_none=True)
     return create_trial(
         state=state,
         values=[measurement.accuracy, measurement.macs] if state == TrialState.COMPLETE else None,  # type: ignore[list-item]

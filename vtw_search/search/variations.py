@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from transformers import LogitsProcessorList
 
 from vtw_search.engine import BatchEvaluator, CandidateError, Forced, batches, failures_of_a_candidate
@@ -98,7 +99,8 @@ def _answered(
 @contextmanager
 def _varied(loaded: LoadedModel, variation: str, reload: Callable[[str], LoadedModel]) -> Iterator[LoadedModel]:
     if variation == "dtype":
-        yield reload("bfloat16" if loaded.identity["dtype"] == "float32" else "float32")
+        with set_aside(loaded, reload):
+            yield reload("bfloat16" if loaded.identity["dtype"] == "float32" else "float32")
     elif variation == "attention":
         before = str(loaded.identity["attention"])
         loaded.model.set_attn_implementation("eager" if before == "sdpa" else "sdpa")
@@ -108,6 +110,25 @@ def _varied(loaded: LoadedModel, variation: str, reload: Callable[[str], LoadedM
             loaded.model.set_attn_implementation(before)
     else:
         yield loaded
+
+
+@contextmanager
+def set_aside(loaded: LoadedModel, reload: Callable[[str], LoadedModel]) -> Iterator[None]:
+    """Free the memory of a model's weights inside the `with` block; they are loaded again behind it.
+
+    The model stays the same object, so that whatever is known of it still holds.
+    """
+    loaded.model.to("meta")
+    try:
+        yield
+    finally:
+        _take_tensors(loaded.model, reload(str(loaded.identity["dtype"])).model)
+
+
+def _take_tensors(model: nn.Module, other: nn.Module) -> None:
+    """Give a model the parameters and buffers of another of its kind; what is shared stays shared."""
+    for own, its in zip(model.modules(), other.modules(), strict=True):
+        own._parameters, own._buffers = its._parameters, its._buffers
 
 
 def _divergences(
