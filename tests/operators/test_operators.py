@@ -40,7 +40,7 @@ def test_pruning_keeps_text_and_the_best_visual_tokens(rows: list[list[str]], ke
         best = sorted(places, key=lambda place: (-float(scores[row, place]), place))[:wanted]
         text = [place for place, kind in enumerate(kinds) if kind == "t"]
         assert sorted(best + text) == kept[row].nonzero()[:, 0].tolist()
-        assert find_operator("prune").left(len(places), keep, ()) == len(best)
+        assert find_operator("prune").left(len(places), Request(keep)) == len(best)
 
 
 @given(layouts, st.integers(0, 99))
@@ -111,7 +111,8 @@ def test_downsampling_equals_pooling_of_the_grid(keep: float, mode: str) -> None
         own = torch.zeros(51, dtype=torch.bool)
         own[start : start + 24] = True
         assert torch.allclose(merged[row][kept[row] & own], expected.flatten(1).T, atol=1e-6)
-    assert operator.left(48, keep, [grid] * 2) == 2 * rows * columns == int((kept & layout.visual)[0].sum())
+    asked = Request(keep, grids=[grid] * 2)
+    assert operator.left(48, asked) == 2 * rows * columns == int((kept & layout.visual)[0].sum())
     assert torch.equal(merged[~layout.visual], hidden[~layout.visual])
 
 

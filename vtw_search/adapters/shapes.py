@@ -42,13 +42,11 @@ def layer_shape(layer: nn.Module, config: Any, number: int = 0) -> LayerShape:
     attention = _child(layer, _ATTENTION)
     mixtures = [module for module in layer.modules() if _is_mixture(module)]
     networks = [module for module in layer.modules() if _is_network(module)]
-    read = {id(module) for part in (attention, *networks) for module in part.modules()}
-    read |= {id(_router(mixture)) for mixture in mixtures}
-    read |= {id(module) for mixture in mixtures for module in _router(mixture).modules()}
+    read = {module for part in (attention, *networks, *map(_router, mixtures)) for module in part.modules()}
     extras = tuple(
         Projection(name, module.in_features, module.out_features)
         for name, module in layer.named_modules()
-        if isinstance(module, nn.Linear) and id(module) not in read
+        if isinstance(module, nn.Linear) and module not in read
     )
     name = next(name for name, module in layer.named_children() if module is attention)
     shape = _attention_shape(attention, name, window_of(config, number))

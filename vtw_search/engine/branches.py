@@ -6,10 +6,12 @@ changes those, so that their keys and values are the reference's.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -18,7 +20,7 @@ from vtw_search.adapters import LayerArguments
 from vtw_search.engine.trie import Node
 from vtw_search.runtime.attention import AttentionProbe, Call, LayerAttention
 from vtw_search.runtime.capture import argument_names
-from vtw_search.runtime.slicing import causal_mask, crop_mask, gather_tokens, map_tensors
+from vtw_search.runtime.slicing import PerObject, causal_mask, crop_mask, gather_tokens, map_tensors
 from vtw_search.runtime.stages import Present
 from vtw_search.runtime.stepping import PrefixRecorder, SharedPrefix
 from vtw_search.tokens import everything
@@ -52,40 +54,32 @@ class Slicer:
         arguments: names of a layer's arguments.
         length: T, of the whole sequence.
         prefix: how many tokens are shared.
-        made: cuts that were made, with the values that they were made of, so that no id is reused.
+        made: per tokens, as long as a branch has them, the cuts of each argument.
     """
 
     arguments: LayerArguments
     length: int
     prefix: int
-    made: dict[tuple[Any, ...], tuple[Any, Any, Any]] = field(default_factory=dict)
+    made: WeakKeyDictionary[Present, defaultdict[str, PerObject[Any]]] = field(default_factory=WeakKeyDictionary)
 
     def cut(self, branch: Branch, named: dict[str, Any], name: str) -> Any:
         """Return a per-token argument or the mask, cut to a branch's tokens."""
-        value = named.get(name)
-        key = (id(branch.present), name, id(value))
-        if key not in self.made:
-            result = self._mask(branch, value) if name == self.arguments.mask else self._tokens(branch, name, value)
-            self.made[key] = (value, branch.present, result)
-        return self.made[key][2]
+        make = self._mask if name == self.arguments.mask else partial(self._tokens, name)
+        cuts = self.made.setdefault(branch.present, defaultdict(PerObject))
+        return cuts[name].of(named.get(name), partial(make, branch.present))
 
-    def _tokens(self, branch: Branch, name: str, value: Any) -> Any:
-        positions = name in self.arguments.positions
-        columns = branch.present.places if positions else branch.present.columns
+    def _tokens(self, name: str, present: Present, value: Any) -> Any:
+        columns = present.places if name in self.arguments.positions else present.columns
         return map_tensors(value, partial(gather_tokens, index=columns, dim=self.arguments.tokens[name]))
 
-    def _mask(self, branch: Branch, mask: torch.Tensor | None) -> torch.Tensor | None:
-        own = branch.present.selection
+    def _mask(self, present: Present, mask: torch.Tensor | None) -> torch.Tensor | None:
+        own = present.selection
         if mask is None:
             if self.prefix == 0 and own.filler is None:
                 return None  # every token sees all before it, and itself is counted from the same place
             mask = causal_mask(self.length, self.length, own.index.device)
         keys = everything(len(own.index), 0, self.prefix, own.index.device).followed_by(own)
         return crop_mask(mask, own.index, keys, self.length, self.length)
-
-    def forget(self, alive: set[int]) -> None:
-        """Drop the cuts of tokens that no branch has any more."""
-        self.made = {key: value for key, value in self.made.items() if key[0] in alive}
 
 
 def step(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from torch import nn
@@ -19,8 +20,10 @@ from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWin
 from vtw_search.adapters import Adapter
 from vtw_search.engine.branches import ROWS, Branch, Slicer, step
 from vtw_search.engine.trie import Node, build_trie
+from vtw_search.policies import Stage
 from vtw_search.runtime.attention import AttentionProbe, Call, LayerAttention
 from vtw_search.runtime.capture import argument_names
+from vtw_search.runtime.slicing import PerObject
 from vtw_search.runtime.stages import Insight, Present, ReadyStage, advance
 from vtw_search.runtime.stepping import PrefixRecorder, stepped, tower_calls
 from vtw_search.runtime.vision import TowerReader
@@ -116,8 +119,8 @@ class _Pass:
         self.calls: list[Call] = []
         self.probe = ExitStack()
         self.tower = TowerReader()
-        self.plain: dict[tuple[Any, ...], Present] = {}
-        self.clean_masks: dict[int, Any] = {}
+        self.plain: WeakKeyDictionary[Present, WeakValueDictionary[Stage, Present]] = WeakKeyDictionary()
+        self.checked: PerObject[None] = PerObject()
         self.insight = Insight(whole_visual=prompt.visual, grids=self._grids())
         self.outcomes: list[Outcome] = []
 
@@ -151,11 +154,10 @@ class _Pass:
 
     def _before(self, number: int, layer: nn.Module, named: dict[str, Any]) -> None:
         self.check()
-        self._check_prefix(named.get(self.slicer.arguments.mask))
+        self.checked.of(named.get(self.slicer.arguments.mask), self._check_prefix)
         hidden = named[argument_names(layer)[0]]
         self._fork(number, hidden.narrow(-2, self.prefix, hidden.shape[-2] - self.prefix))
         self.branches = [branch for branch in self.branches if branch.node.until(self.layers) > number]
-        self.slicer.forget({id(branch.present) for branch in self.branches})
         self.calls.clear()
         if self.root.reads_attention_of(number):
             self.probe.enter_context(AttentionProbe(self.calls.append))
@@ -193,9 +195,8 @@ class _Pass:
         insight = Insight(attention, self.tower.notes, self.insight.whole_visual, self.insight.grids)
         left, states = advance(child.ready, present, hidden, insight)
         if child.ready.scorer is None:
-            # The same tokens stay at whatever layer, so that arguments need to be cut once only.
-            stage = child.ready.stage
-            left = self.plain.setdefault((id(present), stage.operator, stage.keep, stage.position), left)
+            # One object for tokens that are the same, so that arguments need to be cut once only.
+            left = self.plain.setdefault(present, WeakValueDictionary()).setdefault(child.ready.choice, left)
         self.left[child] = (*self.left[parent], left.visual.sum(dim=1))
         return Branch(child, left, states)
 
@@ -209,13 +210,12 @@ class _Pass:
         self.branches = []
 
     def _check_prefix(self, mask: torch.Tensor | None) -> None:
-        if mask is None or self.prefix == 0 or id(mask) in self.clean_masks:
+        if mask is None or self.prefix == 0:
             return
         later = mask[..., : self.prefix, self.prefix :]
         seen = later if mask.dtype == torch.bool else later > torch.finfo(mask.dtype).min / 2
         if bool(seen.any()):
             raise _PrefixSeesLater
-        self.clean_masks[id(mask)] = mask
 
 
 def logits_of(

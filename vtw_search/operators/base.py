@@ -62,5 +62,5 @@ class Operator(Protocol):
     def merge(self, hidden: torch.Tensor, layout: TokenLayout, request: Request) -> torch.Tensor:
         """Return (B, T, D) hidden states, changed only at visual tokens that stay; called before tokens leave."""
 
-    def left(self, visual: int, keep: Keep | None, grids: Sequence[Grid]) -> int | None:
-        """Return how many of a row's `visual` tokens stay, or None where the scores decide."""
+    def left(self, visual: int, request: Request = NOTHING_ASKED) -> int | None:
+        """Return how many of a row's `visual` tokens stay, or None where only the data tell; scores are not given."""

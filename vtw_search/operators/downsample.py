@@ -52,9 +52,9 @@ class Downsample:
             merged[row, columns[_first_tokens(grid, coarse)]] = pooled.flatten(1).T
         return merged
 
-    def left(self, visual: int, keep: Keep | None, grids: Sequence[Grid]) -> int:
+    def left(self, visual: int, request: Request = NOTHING_ASKED) -> int:
         """Return the number of cells."""
-        return sum(_coarse(grid, keep).tokens for grid in grids)
+        return sum(_coarse(grid, request.keep).tokens for grid in request.grids)
 
 
 def _coarse(grid: Grid, keep: Keep | None) -> Grid:

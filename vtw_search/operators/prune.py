@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from vtw_search.operators.base import NOTHING_ASKED, Keeps, Request, Site
-from vtw_search.operators.budget import Keep, budget_counts, keep_count, keep_counts
-from vtw_search.tokens import Grid, TokenLayout
+from vtw_search.operators.budget import budget_counts, keep_count, keep_counts
+from vtw_search.tokens import TokenLayout
 
 
 class Prune:
@@ -40,10 +40,10 @@ class Prune:
         """Return `hidden` as it is."""
         return hidden
 
-    def left(self, visual: int, keep: Keep | None, grids: Sequence[Grid]) -> int | None:
+    def left(self, visual: int, request: Request = NOTHING_ASKED) -> int | None:
         """Return the count by the rounding rule, None for a budget that the scores decide."""
-        assert keep is not None
-        return None if isinstance(keep, str) else keep_count(keep, visual)
+        assert request.keep is not None, "checked when the policy was"
+        return None if isinstance(request.keep, str) else keep_count(request.keep, visual)
 
 
 class Select(Prune):

@@ -3,14 +3,13 @@ Withdrawal for Rapid Inference", AAAI 2025, arXiv 2405.05803)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from vtw_search.operators.base import NOTHING_ASKED, Keeps, Request, Site
-from vtw_search.operators.budget import Keep
-from vtw_search.tokens import Grid, TokenLayout
+from vtw_search.tokens import TokenLayout
 
 
 class Withdraw:
@@ -32,6 +31,6 @@ class Withdraw:
         """Return `hidden` as it is."""
         return hidden
 
-    def left(self, visual: int, keep: Keep | None, grids: Sequence[Grid]) -> int:
+    def left(self, visual: int, request: Request = NOTHING_ASKED) -> int:
         """Return 0."""
         return 0

@@ -29,6 +29,10 @@ class _WithOptions(BaseModel):
     def __hash__(self) -> int:
         return hash(self.model_dump_json())
 
+    def __eq__(self, other: object) -> bool:
+        # Python holds 1, 1.0 and True for equal; one token, all of them and an option are not.
+        return isinstance(other, type(self)) and self.model_dump_json() == other.model_dump_json()
+
 
 class ScorerChoice(_WithOptions):
     """A scorer by name, and its own options."""

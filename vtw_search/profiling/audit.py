@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -146,9 +146,9 @@ def _vision_side(adapter: Adapter, model: Any, shape: ModelShape, inputs: Inputs
 
 def _without_record(adapter: Adapter, model: Any, shape: ModelShape) -> Iterator[_Watched]:
     described = [model.get_decoder(), *([] if shape.tower is None else [adapter.tower(model)])]
-    within = {id(module) for part in described for module in part.modules()}
+    within = {module for part in described for module in part.modules()}
     for module in getattr(model, "model", model).children():
-        if id(module) not in within and not within & {id(inner) for inner in module.modules()}:
+        if module not in within and not within & set(module.modules()):
             yield _Watched(module, None)
 
 
@@ -180,14 +180,10 @@ def _visual_tokens(adapter: Adapter, model: Any, inputs: Inputs) -> int:
 @contextmanager
 def experts_that_torch_counts(model: Any) -> Iterator[None]:
     """Let mixtures of experts compute by batched products: torch's counter knows no grouped one (torch 2.13)."""
-    configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None))}
-    before = {key: getattr(config, "_experts_implementation", None) for key, config in configs.items()}
-    try:
-        for key, config in configs.items():
-            if before[key] == "grouped_mm":
+    with ExitStack() as stack:
+        for config in (module.config for module in model.modules() if hasattr(module, "config")):
+            # Modules share configs: one that was switched already is not switched back twice.
+            if getattr(config, "_experts_implementation", None) == "grouped_mm":
                 config._experts_implementation = "batched_mm"
+                stack.callback(setattr, config, "_experts_implementation", "grouped_mm")
         yield
-    finally:
-        for key, config in configs.items():
-            if before[key] == "grouped_mm":
-                config._experts_implementation = "grouped_mm"

@@ -22,10 +22,11 @@ from vtw_search.errors import ModelError, PolicyError
 from vtw_search.operators import find_operator
 from vtw_search.policies import Policy
 from vtw_search.profiling.rows import RegimeRow, Side
-from vtw_search.profiling.schedule import scorer_macs, scorer_shape, tokens_per_layer
+from vtw_search.profiling.schedule import left_by, scorer_macs, scorer_shape, tokens_per_layer
 from vtw_search.profiling.vision import images_of_a_row, left_out, vision_parts
 from vtw_search.profiling.works import RegimeWorks
 from vtw_search.runtime.readiness import make_ready
+from vtw_search.tokens import Grid
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class RegimeRunner:
         ready = make_ready(self.policy, self.adapter.facts(self.model))
         remedy = "search it: a search counts and times it on real samples"
         for stage in self.policy.stages:
-            if isinstance(stage.keep, str):
+            if left_by(stage, 1, [Grid(1, 1)]) is None:
                 rule = "a profile needs policies whose counts do not depend on scores"
                 raise PolicyError(rule, value=stage.label(), remedy=remedy)
         for each in ready:

@@ -9,16 +9,16 @@ import torch
 
 from vtw_search.adapters import Adapter
 from vtw_search.errors import PolicyError
-from vtw_search.operators import find_operator
-from vtw_search.policies import Policy
-from vtw_search.scorers import Shape, complete_options, find_scorer
+from vtw_search.operators import Request, find_operator
+from vtw_search.policies import Policy, Stage
+from vtw_search.scorers import Shape, complete, complete_options, find_scorer
 from vtw_search.tokens import Grid, TokenLayout
 
 Schedule = tuple[int, ...]
 
 
 def visual_counts(policy: Policy, visual: int, grids: Sequence[Grid] = ()) -> list[int] | None:
-    """Return how many of a row's `visual` tokens are left after each stage; None where scores decide.
+    """Return how many of a row's `visual` tokens are left after each stage; None where only the data tell.
 
     Args:
         policy: whose stages act.
@@ -34,11 +34,18 @@ def visual_counts(policy: Policy, visual: int, grids: Sequence[Grid] = ()) -> li
         if operator.keeps == "share" and not grids:
             remedy = "pass the grids of the visual blocks"
             raise PolicyError(f"how many tokens {operator.name!r} leaves depends on grids", remedy=remedy)
-        left = operator.left(counts[-1] if counts else visual, stage.keep, grids)
+        left = left_by(stage, counts[-1] if counts else visual, grids)
         if left is None:
             return None
         counts.append(left)
     return counts
+
+
+def left_by(stage: Stage, visual: int, grids: Sequence[Grid] = ()) -> int | None:
+    """Return how many of a row's `visual` tokens a stage leaves, or None where only the data tell."""
+    operator = find_operator(stage.operator)
+    options = complete(f"operator {operator.name!r}", operator.options, stage.options)
+    return operator.left(visual, Request(stage.keep, grids=grids, options=options))
 
 
 def tokens_per_layer(
@@ -60,7 +67,7 @@ def tokens_per_layer(
     counts = visual_counts(policy, visual, grids) if left is None else left
     if counts is None:
         remedy = "measure the policy on samples first"
-        raise PolicyError("how many tokens stay is decided by the scores", value=policy.label(), remedy=remedy)
+        raise PolicyError("how many tokens stay is known from data alone", value=policy.label(), remedy=remedy)
     tokens = [layout.visual.shape[1]] * layers
     for stage, count in zip(policy.stages, counts, strict=True):
         tokens[stage.layer :] = [layout.visual.shape[1] - visual + count] * max(0, layers - stage.layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,7 @@ from transformers import Cache
 from vtw_search.errors import RuntimeUseError
 from vtw_search.runtime.attention import AttentionProbe, Call, LayerAttention
 from vtw_search.runtime.caches import Held
+from vtw_search.runtime.slicing import PerObject
 from vtw_search.runtime.stages import Insight, Present, ReadyStage, advance
 from vtw_search.tokens import Selection, everything
 
@@ -30,7 +32,7 @@ class Forward:
         features: a tensor of the images' features, where they were encoded before; None where the tower runs now.
         noted: the cache that says already what it holds once this call is through.
         until_first_layer: closes what has to be over before the first decoder layer runs.
-        cut: arguments that were cut already, because all layers are given the same objects.
+        cut: arguments that were cut already, by name, level and what else decides the cut.
         past_by_kind: kind of layer -> how many earlier keys the layers of this kind see.
     """
 
@@ -42,7 +44,7 @@ class Forward:
     features: torch.Tensor | None = None
     noted: Cache | None = None
     until_first_layer: ExitStack = field(default_factory=ExitStack)
-    cut: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)
+    cut: defaultdict[tuple[Any, ...], PerObject[Any]] = field(default_factory=lambda: defaultdict(PerObject))
     past_by_kind: dict[str, int] = field(default_factory=dict)
     _probe: ExitStack = field(default_factory=ExitStack)
     _calls: list[Call] = field(default_factory=list)

@@ -224,12 +224,12 @@ class TokenRemoval:
                 if named.get(name) is not None:
                     columns = present.places if name in self.arguments.positions else present.columns
                     gather = partial(gather_all, index=columns[:, -length:], length=forward.queries, dim=dim)
-                    named[name] = _once(forward, (name, level, length), named[name], gather)
+                    named[name] = forward.cut[name, level, length].of(named[name], gather)
         mask, store = named.get(self.arguments.mask), named.get(self.arguments.cache)
         past = self._visible_past(forward, store, number)
         index = None if present is None else present.columns[:, -length:]
         crop = partial(self._crop_mask, forward, level, index, past)
-        named[self.arguments.mask] = _once(forward, (self.arguments.mask, level, past, length), mask, crop)
+        named[self.arguments.mask] = forward.cut[self.arguments.mask, level, past, length].of(mask, crop)
 
     def _visible_past(self, forward: Forward, store: Cache | None, number: int) -> int:
         """Return how many earlier keys a layer sees; one that reads another layer's keys sees what its kind does."""
@@ -265,12 +265,3 @@ def _recounted_positions(held: Held, queries: int, kwargs: dict[str, Any]) -> to
     if given is None:
         given = torch.arange(held.total, held.total + queries, device=held.recounted.device)[None]
     return given - held.recounted[:, None].to(given.device)
-
-
-def _once(forward: Forward, key: tuple[Any, ...], value: Any, cut: Callable[[Any], Any]) -> Any:
-    """Cut an argument, or return the result of the layer before if it was given the same object."""
-    place = (*key, id(value))
-    if place not in forward.cut:
-        # The value itself is kept as well, so that its id cannot be given to another object.
-        forward.cut[place] = (value, cut(value))
-    return forward.cut[place][1]

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from vtw_search.tokens import Selection
+
+Result = TypeVar("Result")
+
+
+class PerObject(Generic[Result]):
+    """Results of one function by the very object that they were made of, the last few.
+
+    All layers, or all of one kind, are given the same arguments. The object is kept with its result, so that no other
+    can take its place.
+    """
+
+    def __init__(self) -> None:
+        self._made: deque[tuple[object, Result]] = deque(maxlen=8)
+
+    def of(self, value: Any, make: Callable[[Any], Result]) -> Result:
+        """Return `make(value)`, made once as long as the same object is given."""
+        for known, result in self._made:
+            if known is value:
+                return result
+        self._made.append((value, make(value)))
+        return self._made[-1][1]
 
 
 def gather_tokens(value: torch.Tensor, index: torch.Tensor, dim: int) -> torch.Tensor:

@@ -52,14 +52,19 @@ class ReadyStage:
         """Whether the operator works on grids."""
         return self.operator.keeps == "share"
 
+    @property
+    def choice(self) -> Stage:
+        """The stage wherever it stands: without a scorer it leaves the same of the same tokens at every layer."""
+        return self.stage.model_copy(update={"layer": min(self.layer, 1)})
+
     def vision_needs(self, layers: int) -> VisionNeeds:
         """Return what has to be noted of a tower with `layers` layers."""
         return self.scorer.vision_needs(layers, self.scorer_options) if self.scorer else VisionNeeds()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Present:
-    """The tokens of a call that are still there; tensors are (B, n).
+    """The tokens of a call that are still there; tensors are (B, n). Each is itself alone, so that it can be a key.
 
     Attributes:
         columns: where each stands in the call's sequence.

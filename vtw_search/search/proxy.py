@@ -15,12 +15,14 @@ import numpy as np
 from scipy.special import ndtr
 from sklearn.ensemble import ExtraTreesRegressor
 
+from vtw_search.operators import find_operator
 from vtw_search.policies import Policy, Stage
+from vtw_search.profiling.schedule import left_by
 from vtw_search.results import Row
 from vtw_search.search.improvement import Front, Values
 
 _TREES = 100
-# A share of the tokens for budgets that the scores decide, which are known only when they were measured.
+# A share of the tokens where only the data tell how many stay, which is known only when it was measured.
 _UNKNOWN_SHARE = 0.5
 
 
@@ -34,19 +36,18 @@ def kept_shares(policy: Policy, visual: int) -> Iterator[tuple[Stage, float, flo
 
 
 def _kept(stage: Stage, share: float, visual: int) -> float:
-    if stage.keep is None:
-        return 0.0
-    if isinstance(stage.keep, str):
-        return share * _UNKNOWN_SHARE
-    return share * stage.keep if isinstance(stage.keep, float) else min(share, stage.keep / visual)
+    if isinstance(stage.keep, float):
+        return share * stage.keep  # but for rounding, which depends on the shape of each image
+    left = left_by(stage, round(share * visual))
+    return share * _UNKNOWN_SHARE if left is None else left / visual
 
 
 def sweep_of(rows: Sequence[Row]) -> dict[int, float]:
-    """Return layer -> KL of the withdrawals at one layer among `rows`, in nats."""
+    """Return layer -> KL of the policies among `rows` that take all visual tokens away at one layer, in nats."""
     return {
         row.measurement.policy.stages[0].layer: row.measurement.kl_answer_nats
         for row in rows
-        if [stage.operator for stage in row.measurement.policy.stages] == ["withdraw"]
+        if [find_operator(stage.operator).may_be_followed for stage in row.measurement.policy.stages] == [False]
         and row.measurement.kl_answer_nats is not None
     }
 
