@@ -69,6 +69,10 @@ class UnknownTaskWarning(UserWarning):
     """A policy set has no entry for the task, so its default is used."""
 
 
+class DataWarning(UserWarning):
+    """Something about a task's data that a user should know before believing numbers of it."""
+
+
 def near_matches(name: str, known: Iterable[str]) -> str:
     """Return a hint such as "did you mean 'a'? known: a, b, c"."""
     names = sorted(known)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -82,6 +82,12 @@ class TaskSettings(Group):
     options: dict[str, Any] = {}
     max_new_tokens: Count
     limits: TaskLimits = TaskLimits()
+
+    @field_validator("options")
+    @classmethod
+    def _given_ones(cls, options: dict[str, Any]) -> dict[str, Any]:
+        # One that is null was not given: it changes neither what is searched nor the name of the search.
+        return {name: value for name, value in options.items() if value is not None}
 
 
 class TaskOverrides(Group):

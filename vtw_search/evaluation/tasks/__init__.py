@@ -24,8 +24,8 @@ def _digits_read() -> Pools:
     return {pool: list(digits.load_pool(pool)) for pool in digits.POOL_GLYPHS}
 
 
-def _jsonl(path: str) -> Pools:
-    return {"all": read_jsonl(Path(path))}
+def _jsonl(path: str, near_duplicates: int | None = None) -> Pools:
+    return {"all": read_jsonl(Path(path), near_duplicates)}
 
 
 SOURCES: dict[str, Callable[..., Pools]] = {"digits_read": _digits_read, "easy_vqa": _easy_vqa, "jsonl": _jsonl}

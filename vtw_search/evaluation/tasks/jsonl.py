@@ -4,8 +4,8 @@
      "cluster": "img-1", "slices": {"kind": "photo"}}
 
 `cluster` and `slices` are optional; `metric` defaults to exact_match. Image paths are relative to the file. A slice
-that all samples bring replaces the derived one of its name (see `slices.py`). Samples that share the content of an
-image, or a cluster, are one cluster, directly or through others.
+that all samples bring replaces the derived one of its name (see `slices.py`). Samples that share an image, under
+whatever file, or a cluster, are one cluster, directly or through others.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from vtw_search.errors import TaskError, UnknownNameError
 from vtw_search.evaluation.metrics import find_metric, normalize
+from vtw_search.evaluation.tasks.links import Pictures, name_clusters
 from vtw_search.evaluation.tasks.sample import FileImage, Sample
 
 
@@ -45,8 +43,8 @@ class JsonlRow(BaseModel):
         return answers
 
 
-def read_jsonl(path: Path) -> list[Sample]:
-    """Return the samples of a file.
+def read_jsonl(path: Path, near_duplicates: int | None = None) -> list[Sample]:
+    """Return the samples of a file; `near_duplicates` as `near_bits` of `name_clusters`.
 
     Raises:
         TaskError: the file or an image cannot be read, or a line is broken; line number and field are named.
@@ -66,7 +64,9 @@ def read_jsonl(path: Path) -> list[Sample]:
         raise TaskError("a task file must hold at least one sample", value=str(path))
     for number, row in zip(seen.values(), rows, strict=True):
         _require_images(row, path.parent, f"{path}, line {number}, field images")
-    clusters = _clusters(rows, path.parent)
+    pictures = Pictures([[path.parent / name for name in row.images] for row in rows])
+    given = [row.cluster for row in rows]
+    clusters = name_clusters([str(row.id) for row in rows], pictures, given, near_duplicates, str(path))
     return [_sample(row, cluster, path.parent) for row, cluster in zip(rows, clusters, strict=True)]
 
 
@@ -74,28 +74,6 @@ def _require_images(row: JsonlRow, folder: Path, place: str) -> None:
     for name in row.images:
         if not (folder / name).is_file():
             raise TaskError(f"{place}: must be files", value=name, remedy=f"paths are relative to {folder.resolve()}")
-
-
-def _clusters(rows: list[JsonlRow], folder: Path) -> list[str]:
-    """Name the connected components of samples that share an image's content or a cluster.
-
-    The name is the smallest digest of their images: it decides about the split, so that other files over the same
-    images, as long as they link the same ones, are not searched on what this one is tested on.
-    """
-    owners: dict[str, int] = {}
-    links, contents = [], []
-    for number, row in enumerate(rows):
-        contents.append([FileImage(folder / name).digest() for name in row.images])
-        keys = [f"image {digest}" for digest in contents[-1]]
-        keys += [] if row.cluster is None else [f"cluster {row.cluster}"]
-        links += [(number, owners.setdefault(key, number)) for key in keys]
-    left, right = np.array(links, dtype=int).reshape(-1, 2).T
-    graph = coo_matrix((np.ones(len(left)), (left, right)), shape=(len(rows), len(rows)))
-    _, labels = connected_components(graph, directed=False)
-    names: dict[int, str] = {}
-    for row, label, digests in zip(rows, labels.tolist(), contents, strict=True):
-        names[label] = min([*digests, names.get(label, f"sample {row.id}")])  # digests are smaller than words
-    return [names[label] for label in labels.tolist()]
 
 
 def _lines(path: Path) -> list[str]:

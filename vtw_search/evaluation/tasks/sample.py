@@ -11,9 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from vtw_search.errors import TaskError
+from vtw_search.evaluation.tasks.picture import as_served
 from vtw_search.evaluation.tasks.slices import derived_slices
 
 # What Pillow's readers raise of a file that is no image, or a broken one; a broken PNG is a SyntaxError to it.
@@ -40,13 +41,13 @@ class FileImage:
     path: Path
 
     def open(self) -> Image.Image:
-        """Return the image in RGB, upright as `transformers.image_utils.load_image` gives it to a model.
+        """Return the image as a server hands it to a model; see `as_served`.
 
         Raises:
-            TaskError: the file is not a readable image.
+            TaskError: the file is not a readable image of 8 bits a channel.
         """
         with self._file() as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return as_served(image, str(self.path))
 
     def size(self) -> tuple[int, int]:
         """Return width and height as the file's header has them, before it is turned upright.
