@@ -82,7 +82,7 @@ def test_search_and_server_show_the_same_pixels(tmp_path: Path) -> None:
         known = {each for each, _ in seen}
         for name in PROCESSORS[
             : 1 if read in known else None
-        ]:  # a format matters to reading, which is the same for all
+        ]:
             ours, theirs = served(name, FileImage(path).open()), served(name, Image.open(path))
             assert all(map(torch.equal, ours, theirs)), (mode, kind, read, name)
         seen.add((read, kind))
