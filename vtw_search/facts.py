@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from vtw_search.frozen import Frozen, FrozenModel
 
 # The settings that decide a model's shape. Nothing else of a config enters the digest, so that a new release of
 # transformers, which adds keys with defaults, does not change it.
@@ -29,7 +29,7 @@ _SHAPE_KEYS = (
 )
 
 
-class ModelFingerprint(BaseModel):
+class ModelFingerprint(FrozenModel):
     """Identity of a model as far as a policy depends on it.
 
     Attributes:
@@ -39,8 +39,6 @@ class ModelFingerprint(BaseModel):
         num_layers: L, the number of decoder layers.
         config_digest: hash of the shape-deciding part of the config.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     revision: str | None
@@ -87,7 +85,10 @@ class ModelFacts:
     last_layer: int
     attention: str
     vision_layers: int = 0
-    missing: Mapping[str, Missing] = field(default_factory=dict, hash=False)
+    missing: Mapping[str, Missing] = Frozen()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "missing", Frozen(self.missing))
 
     @property
     def possible_layers(self) -> list[int]:

@@ -1,14 +1,37 @@
-"""Atomic writes: a file is either the old one or the complete new one."""
+"""Files: names that may be parts of paths, and atomic writes, after which a file is the old or the complete new one."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, WithJsonSchema
 
 from vtw_search.errors import StoreError
+
+_PLAIN, _LONGEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*"), 100
+
+
+def _plain(name: str) -> str:
+    if len(name) > _LONGEST or not _PLAIN.fullmatch(name):
+        raise ValueError(
+            f"a name of files is letters, digits, '.', '_' and '-', begins with a letter or digit and has {_LONGEST} "
+            "characters at most; choose another name"
+        )
+    return name
+
+
+# What tasks and searches are called: files and folders get this name.
+PlainName = Annotated[
+    str,
+    AfterValidator(_plain),
+    WithJsonSchema({"type": "string", "pattern": f"^{_PLAIN.pattern}$", "maxLength": _LONGEST}),
+]
 
 
 def write_text_atomically(path: Path, text: str) -> Path:

@@ -15,9 +15,10 @@ from profilers.regimes import Regime, regime_grid
 from vtw_search.config import compose_config, content_of, validated
 from vtw_search.errors import ConfigError, near_matches
 from vtw_search.facts import ModelFacts
+from vtw_search.files import PlainName
 from vtw_search.policies import Policy
 from vtw_search.recipes import find_recipe, recipe_policy
-from vtw_search.settings import Count, Group, ModelSettings, Name, Repeats, TrackingSettings
+from vtw_search.settings import Count, Group, ModelSettings, Repeats, TrackingSettings
 
 Axis = Annotated[tuple[Count, ...], Field(min_length=1)]
 
@@ -80,7 +81,7 @@ class RecipeSettings(BaseModel):
 class ProfileConfig(Group):
     """Everything a profile depends on."""
 
-    name: Name | None = None
+    name: PlainName | None = None
     runs: str = "runs"
     model: ModelSettings
     weights: Literal["load", "random"] = "load"

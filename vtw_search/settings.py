@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from vtw_search.files import PlainName
+
 Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 SliceBound = Literal["kl_nats", "accuracy_drop"]
@@ -48,7 +50,6 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 # An interval on a ratio of times needs three rounds.
 Repeats = Literal[0] | Annotated[int, Field(ge=3)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Group(BaseModel):
@@ -77,7 +78,7 @@ class TaskLimits(Group):
 class TaskSettings(Group):
     """One task: where its samples come from and how long answers may be."""
 
-    name: Name | None = None
+    name: PlainName | None = None
     source: str
     options: dict[str, Any] = {}
     max_new_tokens: Count
@@ -207,7 +208,7 @@ class NoiseSettings(Group):
 class SearchConfig(Group):
     """Everything a search depends on."""
 
-    search: Name | None = None
+    search: PlainName | None = None
     runs: str = "runs"
     seed: Annotated[int, Field(ge=0)] = 0
     batch_size: Count = 50
@@ -218,7 +219,7 @@ class SearchConfig(Group):
     sweep: str | None = None
     shared_default: bool = False
     model: ModelSettings
-    tasks: Annotated[dict[str, TaskSettings], Field(min_length=1)]
+    tasks: Annotated[dict[PlainName, TaskSettings], Field(min_length=1)]
     limits: LimitSettings = LimitSettings()
     space: SpaceSettings = SpaceSettings()
     sampler: SamplerConfig = SamplerConfig()

@@ -71,7 +71,7 @@ def run(capsys: Any, monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: 
         (["task=digits_read", "profile=macs", "limits=first_token_200ms"], "needs timed prefills.*profile=time"),
         (["task=digits_read", "limits.prefer=[speed]"], "unknown column to choose by 'speed'"),
         (["limits.confidence=1"], "limits.confidence.*less than 1"),
-        (["search=../up"], "search: string should match"),
+        (["search=../up"], "search: a name of files is letters, digits"),
         (["task=digits_read", "space=fastv", "+space.recipes.fastv.keep=[1.5]"], "recipe 'fastv'.*keep.*1.5"),
         (["task=digits_read", "space=fastv", "+space.recipes.fastv.layer=[0]"], "layer must be 0 before the decoder"),
         (["task=digits_read", "model.device=cuda:99"], "a device must be usable, got 'cuda:99'"),

@@ -35,7 +35,7 @@ def test_the_wheel_works_with_and_without_its_extra(tmp_path: Path) -> None:
     [wheel] = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "conf/config.yaml" in names
-    assert "vtw_search/policies/policy.schema.json" in names
+    assert {f"vtw_search/policies/policy.schema.{version}.json" for version in (1, 2)} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "experiments"))]
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     bin_folder = tmp_path / "venv" / "bin"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from vtw_search.errors import PolicyFileError
+from vtw_search.frozen import FrozenMap, FrozenModel
+from vtw_search.policies.json_file import first_problem, read_json
+
+_REMEDY = "the check has to run again"
 
 
-class Certificate(BaseModel):
+class Certificate(FrozenModel):
     """What the conformance check found on one model.
 
     Attributes:
@@ -19,11 +24,9 @@ class Certificate(BaseModel):
         attention: implementation that the check ran with; another one gets other masks.
         dtype: number format that the check ran in. It decides how far rounding went, not which tokens leave.
         layers: the K that were checked, ascending.
-        deviations: per contract, the largest deviation relative to the spread of the logits.
+        deviations: per contract, the largest deviation relative to the spread of the logits, where it is finite.
         failed: the contract that failed and how; None when all hold.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_type: str
     config_digest: str
@@ -32,14 +35,14 @@ class Certificate(BaseModel):
     attention: str = "unknown"
     dtype: str = "unknown"
     layers: tuple[int, ...] = ()
-    deviations: dict[str, float]
+    deviations: FrozenMap[str, Annotated[float, Field(allow_inf_nan=False)]]
     failed: str | None = None
 
 
-def read_certificate(path: Path) -> Certificate:
+def read_certificate(path: str | os.PathLike[str]) -> Certificate:
     """Read a certificate that was stored as JSON; PolicyFileError when it is missing, truncated or something else."""
     try:
-        return Certificate.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        remedy = f"{str(error).splitlines()[0]}; the check has to run again"
+        return Certificate.model_validate(read_json(path, "certificate", _REMEDY))
+    except ValidationError as error:
+        remedy = f"{first_problem(error)}; {_REMEDY}"
         raise PolicyFileError("a certificate must be readable", value=str(path), remedy=remedy) from error

@@ -4,87 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import AfterValidator
 
 from vtw_search.errors import PolicyError, PolicyFileError, UnknownTaskWarning, near_matches
 from vtw_search.facts import ModelFingerprint
+from vtw_search.files import PlainName
+from vtw_search.frozen import Frozen, FrozenJson, FrozenMap, FrozenModel, frozen_json
 from vtw_search.policies.certificate import Certificate
-
-SCHEMA_VERSION: Literal[1] = 1
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
-
-
-Option = StrictBool | StrictInt | StrictFloat | StrictStr
-Share = Annotated[StrictFloat, Field(gt=0, le=1)]
-Count = Annotated[StrictInt, Field(ge=1)]
+from vtw_search.policies.stage import Stage
+from vtw_search.policies.versions import in_context
 
 
-class _WithOptions(BaseModel):
-    model_config = _FROZEN
-
-    options: dict[str, Option] = {}
-
-    def __hash__(self) -> int:
-        return hash(self.model_dump_json())
-
-    def __eq__(self, other: object) -> bool:
-        # Python holds 1, 1.0 and True for equal; one token, all of them and an option are not.
-        return isinstance(other, type(self)) and self.model_dump_json() == other.model_dump_json()
-
-
-class ScorerChoice(_WithOptions):
-    """A scorer by name, and its own options."""
-
-    name: str
-
-    def label(self) -> str:
-        """Return a short name for tables."""
-        return "-".join([self.name, *(f"{name}={value}" for name, value in self.options.items())])
-
-
-class Stage(_WithOptions):
-    """One operator at one place.
-
-    Attributes:
-        site: `decoder` acts on the input of decoder layer `layer`; `vision` acts before the decoder.
-        layer: K, 0-based, from 1 to L; at K = L nothing is left to save. 0 where the site is `vision`.
-        operator: name of an operator, for example `withdraw`.
-        keep: how many of the visual tokens that are left stay: a share in (0, 1], a count, or the name of a budget that
-            the scores themselves decide.
-        scorer: what ranks the visual tokens.
-        position: `keep` leaves every token its position; `recount` numbers the shortened sequence anew.
-        options: the operator's own.
-    """
-
-    site: Literal["vision", "decoder"] = "decoder"
-    layer: int = Field(ge=0)
-    operator: str
-    keep: Share | Count | StrictStr | None = None
-    scorer: ScorerChoice | None = None
-    position: Literal["keep", "recount"] = "keep"
-
-    @model_validator(mode="after")
-    def _layer_of_site(self) -> Stage:
-        if (self.site == "vision") != (self.layer == 0):
-            raise ValueError("layer must be 0 before the decoder (site vision) and at least 1 inside it")
-        return self
-
-    def label(self) -> str:
-        """Return a short name for tables, such as `prune@2:0.5:text_to_visual`."""
-        place = self.operator if self.site == "vision" else f"{self.operator}@{self.layer}"
-        keep = f"{self.keep:.3g}" if isinstance(self.keep, float) else self.keep
-        scorer = self.scorer.label() if self.scorer else None
-        options = [f"{name}={value}" for name, value in self.options.items()]
-        recount = ["recount"] if self.position == "recount" else []
-        return ":".join(str(part) for part in (place, keep, scorer, *options, *recount) if part is not None)
-
-
-class Policy(BaseModel):
+class Policy(FrozenModel):
     """An ordered tuple of stages for one task; the empty policy keeps every token."""
-
-    model_config = _FROZEN
 
     stages: tuple[Stage, ...] = ()
 
@@ -113,17 +48,23 @@ class Policy(BaseModel):
         """Whether the policy has no stage."""
         return not self.stages
 
+    @property
+    def schema_version(self) -> int:
+        """The lowest schema version of policy files that this policy can be written in."""
+        return max((stage.schema_version for stage in self.stages), default=1)
+
     def digest(self) -> str:
-        """Return a short hash that is equal for equal policies."""
+        """Return a short hash that is equal for equal policies: that of the form of version 1 where there is one."""
         # Defaults are left out, so that a later field with a default leaves the hash of older policies alone.
-        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:16]
+        text = self.model_dump_json(exclude_defaults=True, context=in_context(1))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def label(self) -> str:
         """Return a short name for tables, such as `keep-all` or `withdraw@16`."""
         return " + ".join(stage.label() for stage in self.stages) or "keep-all"
 
 
-class TaskPolicy(BaseModel):
+class TaskPolicy(FrozenModel):
     """A task's policy and why it was chosen.
 
     Attributes:
@@ -134,33 +75,30 @@ class TaskPolicy(BaseModel):
         dataset_digests: per split, a hash of the samples that were used.
     """
 
-    model_config = _FROZEN
-
     policy: Policy
     verdict: str = ""
-    limits: dict[str, Any] = {}
-    measured: dict[str, dict[str, Any]] = {}
-    dataset_digests: dict[str, str] = {}
+    limits: FrozenJson = Frozen()
+    measured: Annotated[Mapping[str, dict[str, Any]], AfterValidator(frozen_json)] = Frozen()
+    dataset_digests: Annotated[Mapping[str, str], AfterValidator(frozen_json)] = Frozen()
 
 
-class PolicySet(BaseModel):
+class PolicySet(FrozenModel):
     """What a policy file holds: a policy per task, a default for all others, and where they come from."""
 
-    model_config = _FROZEN
-
-    schema_version: Literal[1] = SCHEMA_VERSION
     model: ModelFingerprint
     default: Policy = Policy()
-    tasks: dict[str, TaskPolicy] = {}
+    tasks: FrozenMap[PlainName, TaskPolicy] = Frozen()
     certificate: Certificate | None = None
-    provenance: dict[str, Any] = {}
+    provenance: FrozenJson = Frozen()
 
-    def __hash__(self) -> int:
-        return hash(self.model_dump_json())
+    @property
+    def schema_version(self) -> int:
+        """The schema version that the file of these policies has: the lowest that its policies need."""
+        return max(policy.schema_version for policy in (self.default, *(each.policy for each in self.tasks.values())))
 
     def for_task(self, task: str | None) -> Policy:
         """Return the policy of `task`, or the default (with a warning if a name was given that is not known)."""
-        if task in self.tasks:
+        if task is not None and task in self.tasks:
             return self.tasks[task].policy
         if task is not None:
             hint = near_matches(task, self.tasks)

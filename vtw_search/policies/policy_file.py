@@ -2,62 +2,65 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from vtw_search.errors import PolicyFileError
 from vtw_search.files import write_text_atomically
-from vtw_search.policies.policy import SCHEMA_VERSION, PolicySet
+from vtw_search.policies.json_file import first_problem, read_json
+from vtw_search.policies.policy import PolicySet
+from vtw_search.policies.versions import LATEST, in_context
 
-SCHEMA_PATH = Path(__file__).with_name("policy.schema.json")
+# By schema version. That of version 1 is closed; the last one is what the models say.
+SCHEMA_PATHS = {version: Path(__file__).with_name(f"policy.schema.{version}.json") for version in (1, LATEST)}
 
 
 def load_policy(path: str | os.PathLike[str]) -> PolicySet:
-    """Read a policy file.
+    """Read a policy file of any schema version.
 
     Raises:
-        PolicyFileError: the file is missing, truncated, of a newer schema version, or breaks the schema.
+        PolicyFileError: the file is missing, truncated, too large or too deep, of a newer schema version, or breaks the
+            schema.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PolicyFileError("a policy file must be readable", value=str(path), remedy=str(error)) from error
-    except ValueError as error:
-        remedy = f"it is truncated or was edited ({error}); export it again with vtw-search"
-        raise PolicyFileError("a policy file must be complete JSON", value=str(path), remedy=remedy) from error
-    return parse_policy(content, source=str(path))
+    return parse_policy(read_json(path, "policy file", "export it again with vtw-search"), source=str(path))
 
 
 def parse_policy(content: Any, source: str = "policy") -> PolicySet:
     """Check the content of a policy file that is already parsed from JSON; errors as `load_policy`."""
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if not isinstance(version, int):
+    if type(version) is not int:
         raise PolicyFileError("a policy file must be an object with an integer schema_version", value=source)
-    if version > SCHEMA_VERSION:
-        raise PolicyFileError(
-            f"this version reads policy files up to schema_version {SCHEMA_VERSION}",
-            value=version,
-            remedy="upgrade vtw-search",
-        )
+    if not 1 <= version <= LATEST:
+        rule = f"this version reads policy files of schema_version 1 to {LATEST}"
+        remedy = "upgrade vtw-search" if version > LATEST else "export it again with vtw-search"
+        raise PolicyFileError(rule, value=str(version)[:20], remedy=remedy)
+    policies = {name: value for name, value in content.items() if name != "schema_version"}
     try:
-        return PolicySet.model_validate(content)
+        return PolicySet.model_validate(policies, context=in_context(version))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = f"{place}: {first['msg']} ({error.error_count()} problem(s) in all)"
-        raise PolicyFileError("a policy file must follow its schema", value=source, remedy=message) from error
+        rule = f"a policy file must follow its schema (version {version})"
+        raise PolicyFileError(rule, value=source, remedy=first_problem(error)) from error
+
+
+def policy_content(policies: PolicySet) -> dict[str, Any]:
+    """Return what the file of `policies` holds, as plain JSON values; `parse_policy` is the way back."""
+    version = policies.schema_version
+    content = policies.model_dump(mode="json", context=in_context(version))
+    return {"schema_version": version, **content}
 
 
 def save_policy(policies: PolicySet, path: str | os.PathLike[str]) -> Path:
     """Write a policy file atomically: the old file, or none, stays until the new one is complete on disk."""
-    text = policies.model_dump_json(indent=2) + "\n"
-    return write_text_atomically(Path(path), text)
+    return write_text_atomically(Path(path), to_json(policy_content(policies), indent=2).decode() + "\n")
 
 
 def policy_schema() -> dict[str, Any]:
-    """Return the JSON Schema of policy files; `policy.schema.json` beside this module holds the same."""
-    return PolicySet.model_json_schema()
+    """Return the JSON Schema of policy files of the last version; a file beside this module holds the same."""
+    schema = PolicySet.model_json_schema()
+    schema["properties"]["tasks"]["additionalProperties"] = False
+    version = {"schema_version": {"const": LATEST, "title": "Schema Version", "type": "integer"}}
+    return {**schema, "properties": version | schema["properties"], "required": ["schema_version", *schema["required"]]}

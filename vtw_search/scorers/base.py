@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from vtw_search.errors import PolicyError, near_matches
+from vtw_search.frozen import Frozen
 
 Reads = Literal["nothing", "hidden", "attention", "vision"]
 
@@ -173,7 +174,7 @@ def complete(owner: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) 
                 raise PolicyError(f"option {name!r} of {owner} must be one of {', '.join(default)}", value=value)
         elif type(value) is not type(default):
             raise PolicyError(f"option {name!r} of {owner} must be of type {type(default).__name__}", value=value)
-    return {
-        name: given.get(name, default[0] if isinstance(default, tuple) else default)
+    return Frozen(
+        (name, given.get(name, default[0] if isinstance(default, tuple) else default))
         for name, default in defaults.items()
-    }
+    )
