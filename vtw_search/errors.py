@@ -73,6 +73,10 @@ class DataWarning(UserWarning):
     """Something about a task's data that a user should know before believing numbers of it."""
 
 
+class UnchosenTaskWarning(UserWarning):
+    """A thread runs the model under a policy file of several tasks without having chosen one."""
+
+
 def near_matches(name: str, known: Iterable[str]) -> str:
     """Return a hint such as "did you mean 'a'? known: a, b, c"."""
     names = sorted(known)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,9 @@ from experiments.model_coverage.probes import family_probes
 from vtw_search import Policy, PolicySet, apply_policy, load_policy, save_policy
 from vtw_search.adapters import find_adapter
 from vtw_search.conformance import certify
-from vtw_search.errors import ModelError
-from vtw_search.policies import Certificate
-from vtw_search.runtime import record_certificate
+from vtw_search.errors import ModelError, PolicyFileError
+from vtw_search.policies import Certificate, read_certificate
+from vtw_search.runtime import make_certificate, record_certificate
 
 NAME = "aya_vision"
 STALE = [
@@ -147,3 +150,124 @@ def test_a_model_that_fails_the_check_is_refused_with_the_contract_that_failed()
     assert certificate.failed is not None
     with pytest.raises(ModelError, match="removing equals masking"), apply_policy(model, Policy.withdraw(2)):
         pass
+
+
+def forged(model: Any) -> Certificate:
+    """Return a certificate that says of a model what nobody has checked."""
+    return make_certificate(model, find_adapter(model).facts(model).possible_layers, {}, None)
+
+
+@contextmanager
+def counted(model: Any) -> Iterator[list[int]]:
+    """Count how often the decoder runs."""
+    calls: list[int] = []
+    handle = find_adapter(model).decoder_layers(model)[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    yield calls
+    handle.remove()
+
+
+def test_a_planted_certificate_of_a_model_that_does_not_conform_is_found_out_by_the_first_prompt() -> None:
+    family = find("llama4")
+    model = family.build()
+    policies, inputs = policies_with(model, forged(model)), family.inputs([("small",)])
+    with apply_policy(model, policies), pytest.raises(ModelError, match="certificate of a policy file must be right"):
+        model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    with pytest.raises(ModelError, match="removing equals masking"), apply_policy(model, policies):
+        pass  # once is enough
+    with apply_policy(family.build(), PolicySet(model=policies.model, certificate=policies.certificate)):
+        pass  # keep-all claims nothing
+
+
+def test_the_claim_of_a_file_is_checked_once_per_model_and_layer(model: Any, certificate: Certificate) -> None:
+    policies = policies_with(model, certificate)
+    with counted(model) as calls:
+        first = run(model, policies)
+        assert len(calls) == 3 + 2
+        assert run(model, policies).equal(first)
+        assert len(calls) == 3 + 2 + 3
+        with apply_policy(model, policies) as active:
+            active.use(Policy.withdraw(5))
+            model.generate(**find(NAME).inputs([("small",)]), max_new_tokens=3, do_sample=False)
+        assert len(calls) == 3 + 2 + 3 + 3 + 2
+    record_certificate(model, certificate)
+    assert run(model, policies).equal(first)
+
+
+@pytest.mark.parametrize("call", ["forward", "generate", "marked"])
+def test_the_check_leaves_no_trace_in_the_call_that_it_precedes(
+    model: Any, certificate: Certificate, call: str
+) -> None:
+    inputs: Any = find(NAME).inputs([("small",)])
+    other = find(NAME).build()
+    record_certificate(other, certificate)
+    found = []
+    for each in (model, other):
+        with apply_policy(each, policies_with(each, certificate)) as active, torch.no_grad():
+            if call == "generate":
+                found.append(each.generate(**inputs, max_new_tokens=3, do_sample=False))
+                continue
+            given = dict(inputs)
+            if call == "marked":
+                active.mark_visual(find_adapter(each).visual_mask(each, inputs))
+                given = {"inputs_embeds": each.get_input_embeddings()(inputs["input_ids"])}
+            found += [each(**given).logits, *active.visual_left]
+    half = len(found) // 2
+    assert all(one.equal(two) for one, two in zip(found[:half], found[half:], strict=True))
+
+
+def test_threads_that_do_not_check_see_nothing_of_the_check(model: Any, certificate: Certificate) -> None:
+    inputs: Any = find(NAME).inputs([("small",)])
+    text = {"input_ids": torch.arange(3, 9)[None]}
+    with torch.no_grad():
+        expected = model(**text).logits
+        with apply_policy(model, policies_with(model, certificate)):
+            seen: list[torch.Tensor] = []
+
+            def other(*_: Any) -> None:
+                """Call the model in another thread while the check runs in this one."""
+                if not seen:
+                    seen.append(expected)
+                    thread = threading.Thread(target=lambda: seen.append(ask()))
+                    thread.start()
+                    thread.join()
+
+            def ask() -> torch.Tensor:
+                with torch.no_grad():
+                    logits: torch.Tensor = model(**text).logits
+                return logits
+
+            find_adapter(model).decoder_layers(model)[2].register_forward_pre_hook(other)
+            model(**inputs)
+    assert len(seen) == 2
+    assert seen[1].equal(expected)
+
+
+def test_a_later_turn_alone_cannot_confirm_a_claim(model: Any, certificate: Certificate) -> None:
+    text, image = {"input_ids": torch.arange(3, 9)[None]}, find(NAME).inputs([("small",)])
+    cache = model(**text, use_cache=True).past_key_values
+    with apply_policy(model, policies_with(model, certificate)), pytest.raises(ModelError, match="from its beginning"):
+        model(**{**image, "attention_mask": None}, past_key_values=cache)
+
+
+def test_a_deployment_may_insist_on_a_certificate_of_its_own(model: Any, certificate: Certificate) -> None:
+    policies = policies_with(model, forged(model))
+    with counted(model) as calls, apply_policy(model, policies, certificate=certificate):
+        model.generate(**find(NAME).inputs([("small",)]), max_new_tokens=3, do_sample=False)
+    assert len(calls) == 3
+    for change, message in [(FAILED, "removing equals masking"), *STALE]:
+        own = certificate.model_copy(update=change)
+        with pytest.raises(ModelError, match=message), apply_policy(model, policies, certificate=own):
+            pass
+    record_certificate(model, certificate.model_copy(update=FAILED))
+    with pytest.raises(ModelError, match="removing equals"), apply_policy(model, policies, certificate=certificate):
+        pass  # what was found here counts more
+
+
+def test_an_own_certificate_is_read_from_a_file(model: Any, certificate: Certificate, tmp_path: Path) -> None:
+    path = tmp_path / "certificate.json"
+    path.write_text(certificate.model_dump_json())
+    with apply_policy(model, Policy.withdraw(2), certificate=read_certificate(path)):
+        pass
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(PolicyFileError, match="check has to run again"):
+        read_certificate(path)

@@ -14,7 +14,6 @@ from experiments.model_coverage.families import find
 from experiments.model_coverage.probes import family_probes
 from vtw_search import Policy, Stage
 from vtw_search.adapters import find_adapter
-from vtw_search.conformance.bench import deviation
 from vtw_search.engine import BatchEvaluator, OnePassEvaluator
 from vtw_search.engine.one_pass import Prompt, logits_of, one_pass_problem, run_one_pass
 from vtw_search.engine.processors import greedy_choices
@@ -24,6 +23,7 @@ from vtw_search.evaluation.tasks import Sample, digits, easy_vqa
 from vtw_search.facts import ModelFacts
 from vtw_search.policies import ScorerChoice
 from vtw_search.runtime import make_ready, run_under_policy
+from vtw_search.runtime.deviation import deviation
 
 USUAL = ("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "internvl", "gemma3", "paligemma", "idefics3", "mistral3")
 ROWS = {path.stem: json.loads(path.read_text()) for path in sorted(Path(coverage.ROWS).glob("*.json"))}

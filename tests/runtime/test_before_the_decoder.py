@@ -11,10 +11,11 @@ from torch.nn import functional
 from experiments.model_coverage.families import find
 from vtw_search import Policy, Stage, apply_policy
 from vtw_search.adapters import find_adapter
-from vtw_search.conformance.bench import Bench, deviation
+from vtw_search.conformance.bench import Bench
 from vtw_search.conformance.probes import Probe
 from vtw_search.errors import PolicyError
 from vtw_search.policies import ScorerChoice
+from vtw_search.runtime.deviation import deviation
 from vtw_search.runtime.masking import masked_from
 
 STEPS = 5

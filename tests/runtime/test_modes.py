@@ -18,9 +18,10 @@ from tests.conftest import make_inputs, make_tiny_llava
 from vtw_search import Policy, PolicySet, apply_policy
 from vtw_search.adapters import find_adapter
 from vtw_search.conformance import Probe, check_model
-from vtw_search.conformance.bench import Bench, deviation
+from vtw_search.conformance.bench import Bench
 from vtw_search.errors import PolicyError, RuntimeUseError
 from vtw_search.policies import TaskPolicy
+from vtw_search.runtime.deviation import deviation
 
 LAYER = 3
 

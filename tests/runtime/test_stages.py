@@ -12,8 +12,9 @@ from experiments.model_coverage.probes import family_probes
 from tests.runtime.masked_oracle import MaskedOracle
 from vtw_search import Policy, Stage, apply_policy
 from vtw_search.adapters import find_adapter
-from vtw_search.conformance.bench import Bench, deviation
+from vtw_search.conformance.bench import Bench
 from vtw_search.policies import ScorerChoice
+from vtw_search.runtime.deviation import deviation
 
 FAMILIES = ["llava", "qwen2_5_vl", "gemma3", "internvl", "paligemma", "idefics3", "mistral3", "qwen3_vl", "llava_next"]
 

@@ -161,19 +161,3 @@ class Bench:
             for modality in self.adapter.modalities
             if any(getattr(config, name, None) is not None for name in modality.token_settings)
         ]
-
-
-def deviation(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return the largest difference relative to the spread of the expected logits; infinite when one is not finite.
-
-    Logits that the model itself forbids, by a value near the lowest that there is, are held equal and left out.
-    """
-    if found.isnan().any() or expected.isnan().any():
-        return float("inf")
-    lowest = torch.finfo(expected.dtype).min / 2
-    allowed = expected > lowest
-    if not torch.equal(found > lowest, allowed):
-        return float("inf")
-    found, expected = found[allowed].double(), expected[allowed].double()
-    result = float(((found - expected).abs().max() / expected.std()).item())
-    return result if result == result else float("inf")

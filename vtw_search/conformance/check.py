@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from vtw_search.adapters import find_adapter
 from vtw_search.conformance.bench import Bench
@@ -14,10 +13,7 @@ from vtw_search.conformance.contracts import CONTRACTS
 from vtw_search.conformance.probes import Probe, processor_probes
 from vtw_search.policies import Certificate
 from vtw_search.runtime import make_certificate, record_certificate, unwrapped
-
-# Relative to the spread of the logits. Removing and masking are the same sums in another order, no more.
-# In double precision transformers still computes position encodings and eager softmax in float32.
-TOLERANCES = {torch.float64: 1e-5, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+from vtw_search.runtime.deviation import tolerance_of
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ def check_model(
         ModelError: the model's structure is not supported at all.
     """
     model = unwrapped(model)
-    limit = TOLERANCES.get(model.dtype, 1e-5) if tolerance is None else tolerance
+    limit = tolerance_of(model.dtype) if tolerance is None else tolerance
     bench = Bench(model, find_adapter(model), list(probes), limit, layers)
     return Report(tuple(_find(name, contract, bench) for name, contract in contracts.items()), tuple(bench.layers))
 
@@ -107,7 +103,8 @@ def certify(
     if probes is None:
         probes = processor_probes(find_adapter(inner), processor, inner.device)
     report = check_model(inner, probes, layers=layers, tolerance=tolerance)
-    deviations = {item.contract: item.deviation for item in report.findings if item.deviation is not None}
+    found = {item.contract: item.deviation for item in report.findings if item.deviation is not None}
+    deviations = {name: worst for name, worst in found.items() if math.isfinite(worst)}
     certificate = make_certificate(inner, report.layers, deviations, report.problem)
     record_certificate(inner, certificate)
     return certificate

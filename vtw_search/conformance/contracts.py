@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from vtw_search.adapters import LayerArguments
-from vtw_search.conformance.bench import Bench, ContractError, deviation
+from vtw_search.conformance.bench import Bench, ContractError
 from vtw_search.conformance.cache_size import check_cache_size
 from vtw_search.conformance.probes import Probe
 from vtw_search.conformance.visual_tokens import visual_tokens_are_found
@@ -21,6 +21,7 @@ from vtw_search.errors import PolicyError, PolicyFileError, RuntimeUseError
 from vtw_search.policies import Policy, PolicySet
 from vtw_search.runtime import apply_policy, run_under_policy
 from vtw_search.runtime.capture import by_name, captured
+from vtw_search.runtime.deviation import deviation
 from vtw_search.runtime.slicing import gather_tokens, map_tensors
 
 Contract = Callable[[Bench], float]

@@ -14,11 +14,13 @@ from torch import nn
 from vtw_search.adapters import Adapter, find_adapter, patched_by
 from vtw_search.errors import PolicyError, RuntimeUseError
 from vtw_search.facts import ModelFacts
-from vtw_search.policies import Policy, PolicySet
+from vtw_search.policies import Certificate, Policy, PolicySet
 from vtw_search.runtime.certificates import require_certificate
+from vtw_search.runtime.claims import Claim
 from vtw_search.runtime.readiness import make_ready
 from vtw_search.runtime.removal import TokenRemoval
 from vtw_search.runtime.stages import ReadyStage
+from vtw_search.runtime.unchosen import UnchosenTask
 
 SUPPORTED_ATTENTION = ("eager", "sdpa")
 _active_models: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -33,6 +35,7 @@ class ActivePolicy:
         self._policies = policies
         self._first = self._ready(policies if isinstance(policies, Policy) else policies.for_task(task))
         self._thread = threading.local()
+        self._unchosen = UnchosenTask(policies, task)
         self._removal = TokenRemoval(model, adapter, self._wanted)
 
     @property
@@ -58,6 +61,7 @@ class ActivePolicy:
         else:
             remedy = "apply a policy file, or pass the policy itself"
             raise PolicyError("tasks are told apart by a policy file only", value=choice, remedy=remedy)
+        self._unchosen.one_has_chosen()
 
     def mark_visual(self, visual: torch.Tensor | None) -> None:
         """Tell where the visual tokens of the calling thread's next call of the model are.
@@ -79,6 +83,25 @@ class ActivePolicy:
         return self._removal.visual_left
 
     @property
+    def marked(self) -> torch.Tensor | None:
+        """The mark of the calling thread's next call, None without one."""
+        return self._removal.marked
+
+    @contextmanager
+    def aside(self, policy: Policy, marked: torch.Tensor | None = None) -> Iterator[None]:
+        """Run the calling thread under another policy, beside its own calls and without a trace in them."""
+        before = vars(self._thread).get("chosen")
+        self._thread.chosen = self._ready(policy)
+        try:
+            with self._removal.aside():
+                self._removal.mark_visual(marked)
+                yield
+        finally:
+            vars(self._thread).pop("chosen")
+            if before is not None:
+                self._thread.chosen = before
+
+    @property
     def _chosen(self) -> tuple[Policy, tuple[ReadyStage, ...]]:
         chosen: tuple[Policy, tuple[ReadyStage, ...]] = getattr(self._thread, "chosen", self._first)
         return chosen
@@ -88,11 +111,15 @@ class ActivePolicy:
         return policy, make_ready(policy, self.facts)
 
     def _wanted(self) -> tuple[ReadyStage, ...]:
+        if "chosen" not in vars(self._thread):
+            self._unchosen.warn_once()
         return self._chosen[1]
 
 
 @contextmanager
-def apply_policy(model: nn.Module, policies: Policy | PolicySet, task: str | None = None) -> Iterator[ActivePolicy]:
+def apply_policy(
+    model: nn.Module, policies: Policy | PolicySet, task: str | None = None, *, certificate: Certificate | None = None
+) -> Iterator[ActivePolicy]:
     """Run `model` under a policy inside a `with` block; the model is as before afterwards, also after an exception.
 
     Original position ids are kept, so text logits equal those of the full-length run in which the removed tokens are
@@ -102,9 +129,12 @@ def apply_policy(model: nn.Module, policies: Policy | PolicySet, task: str | Non
         model: an image-text-to-text model, as `from_pretrained` returns it, or a PEFT model around one.
         policies: one policy, or the content of a policy file.
         task: which policy of the file to take; an unknown task gets the file's default, with a warning.
+        certificate: the caller's own of this model. It must hold, and is taken in place of the file's, which is a claim
+            that the first prompt with an image has to confirm.
 
     Raises:
-        ModelError: the model's structure is not supported, or its family needs a certificate that it does not have.
+        ModelError: the model's structure is not supported, or its family needs a certificate that it does not have; in
+            the block, the first prompt shows that the file's certificate is wrong.
         PolicyError, PolicyFileError: the policy breaks a rule or is for another model.
         RuntimeUseError: a policy is already active on the model, another library has patched or compiled it, or its
             attention implementation is not supported.
@@ -116,9 +146,13 @@ def apply_policy(model: nn.Module, policies: Policy | PolicySet, task: str | Non
     adapter = find_adapter(model)
     if isinstance(policies, PolicySet):
         policies.require_model(adapter.facts(model).fingerprint)
-    if adapter.needs_certificate:
-        require_certificate(model, policies.certificate if isinstance(policies, PolicySet) else None)
-    with run_under_policy(model, adapter, policies, task) as active:
+    claimed = None
+    if adapter.needs_certificate or certificate is not None:
+        offered = policies.certificate if isinstance(policies, PolicySet) else None
+        claimed = require_certificate(model, offered, certificate)
+    with run_under_policy(model, adapter, policies, task) as active, ExitStack() as stack:
+        if claimed is not None:
+            Claim(model, adapter, active, claimed).register(stack)
         yield active
 
 

@@ -42,21 +42,28 @@ def record_certificate(model: nn.Module, certificate: Certificate) -> None:
     _found[model] = certificate
 
 
-def require_certificate(model: nn.Module, offered: Certificate | None = None) -> None:
+def require_certificate(
+    model: nn.Module, offered: Certificate | None = None, trusted: Certificate | None = None
+) -> Certificate | None:
     """Raise ModelError unless a certificate lets policies run on `model`.
 
     Args:
         model: of a family without an adapter of its own.
         offered: what a policy file carries. It counts where this process has found nothing itself that still holds.
+        trusted: what the caller vouches for. It must hold, and counts in place of `offered`.
+
+    Returns:
+        `offered` if it is what counts, for it is a claim that nobody here has checked; None otherwise.
     """
-    own = _found.get(model)
+    if trusted is not None:
+        _raise(certificate_error(model, trusted))
+    own, offered = _found.get(model), trusted or offered
     certificate = offered if own is None or (offered is not None and not _still_holds(model, own)) else own
     if certificate is None:
         rule = "a family without an adapter of its own needs a certificate"
         raise ModelError(rule, value=model.config.model_type, remedy=_REMEDY)  # type: ignore[union-attr]
-    error = certificate_error(model, certificate)
-    if error is not None:
-        raise error
+    _raise(certificate_error(model, certificate))
+    return certificate if certificate is offered and trusted is None else None
 
 
 def certificate_error(model: nn.Module, certificate: Certificate) -> ModelError | None:
@@ -66,6 +73,11 @@ def certificate_error(model: nn.Module, certificate: Certificate) -> ModelError 
         return mismatch or _unchecked_layers(model, certificate)
     remedy = f"it failed: {certificate.failed}"
     return ModelError("the conformance check must pass", value=certificate.model_type, remedy=remedy)
+
+
+def _raise(error: ModelError | None) -> None:
+    if error is not None:
+        raise error
 
 
 def _still_holds(model: nn.Module, certificate: Certificate) -> bool:

@@ -5,6 +5,7 @@ Masking computes what a policy must compute, at full length: from layer K on, no
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,7 +20,7 @@ from vtw_search.runtime.capture import argument_names, by_name
 
 @contextmanager
 def masked_from(layers: nn.ModuleList, layer: int, hidden: torch.Tensor, arguments: LayerArguments) -> Iterator[None]:
-    """Run at full length, but hide the key columns `hidden` from decoder layer `layer` on.
+    """Run the calling thread at full length, but hide the key columns `hidden` from decoder layer `layer` on.
 
     A hidden token may still see itself, so that no row is without a key; the results of hidden tokens mean nothing.
 
@@ -30,10 +31,12 @@ def masked_from(layers: nn.ModuleList, layer: int, hidden: torch.Tensor, argumen
         arguments: names of a layer's arguments.
     """
 
-    width = 0
+    width, thread = 0, threading.get_ident()
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         nonlocal width
+        if threading.get_ident() != thread:
+            return None
         named = by_name(module, (args, kwargs))
         states = next(iter(named.values()))
         if module is layers[layer]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -76,6 +76,21 @@ class TokenRemoval:
         """Tell where the visual tokens of the calling thread's next call are, (B, T) bool; None takes a mark back."""
         check_mark(visual)
         self.thread.visual = visual
+
+    @property
+    def marked(self) -> torch.Tensor | None:
+        """The mark of the calling thread's next call, None without one."""
+        return self.thread.visual
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Set aside what is noted of the calling thread's calls, for others that leave no trace."""
+        noted = dict(vars(self.thread))
+        vars(self.thread).update(vars(_PerThread()))
+        try:
+            yield
+        finally:
+            vars(self.thread).update(noted)
 
     @property
     def visual_left(self) -> tuple[torch.Tensor, ...]:
