@@ -84,4 +84,5 @@ def judged(study: Study, limits: Limits, racing: Racing | None, policies: Sequen
 
 def noise_of(config: SearchConfig, study: Study, limits: Limits) -> NoiseQuestion:
     """Return what is to be asked of a study's noise."""
-    return NoiseQuestion(study, limits, config.noise.samples, config.noise.variations, partial(load, config))
+    reload = partial(load, config, revision=study.loaded.facts.fingerprint.revision)
+    return NoiseQuestion(study, limits, config.noise.samples, config.noise.variations, reload)

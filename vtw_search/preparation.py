@@ -13,6 +13,7 @@ from vtw_search.engine import check_images, check_prompts
 from vtw_search.errors import ConfigError
 from vtw_search.evaluation.certify import Certifiable
 from vtw_search.evaluation.model import LoadedModel, load_model
+from vtw_search.evaluation.revision import is_commit
 from vtw_search.evaluation.splits import SPLITS, Splits, counts_text, make_splits
 from vtw_search.evaluation.tasks import DOWNSAMPLING_FAILS, load_pools
 from vtw_search.files import write_text_atomically
@@ -73,7 +74,7 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
     console.print(f"loading {', '.join(config.named_tasks)} and {config.model.path}", highlight=False)
     splits = {name: _load_splits(task, config) for name, task in config.named_tasks.items()}
     _say_what_is_certifiable(config, splits, console)
-    loaded = load(config)
+    loaded = load(config, revision=config.model.revision or _saved_commit(config, folder))
     for task in splits.values():
         check_prompts(loaded.processor, (sample for split in SPLITS for sample in task[split]))
     space = _space(config, loaded)
@@ -81,7 +82,7 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
     for name in splits:
         _pooled(config, name, loaded)
     make_tracker(config, folder, console)
-    _save_config(config, folder)
+    _save_config(config, folder, loaded.facts.fingerprint.revision)
     certificate = model_certificate(loaded, folder, lambda text: console.print(text, highlight=False))
     console.print(f"search [bold]{config.search_name}[/] in {folder}\n{counts_text(splits)}", highlight=False)
     return Prepared(config, console, splits, loaded, space, certificate, _opened_storage(config, folder, console))
@@ -112,12 +113,13 @@ def _load_splits(task: TaskSettings, config: SearchConfig) -> Splits:
     return splits
 
 
-def load(config: SearchConfig, dtype: str | None = None) -> LoadedModel:
-    """Return the model that is asked for, in another dtype if that is given."""
+def load(config: SearchConfig, dtype: str | None = None, *, revision: str | None = None) -> LoadedModel:
+    """Return the model that is asked for, in another dtype or of another revision if they are given."""
     model = config.model
     return load_model(
-        model.path, revision=model.revision, device=model.device, dtype=dtype or model.dtype, attention=model.attention
-    )
+        model.path, revision=revision or model.revision, device=model.device, dtype=dtype or model.dtype,
+        attention=model.attention,
+    )  # fmt: skip
 
 
 def _opened_storage(config: SearchConfig, folder: Path, console: Console) -> Storage:
@@ -175,13 +177,29 @@ def make_tracker(config: SearchConfig, folder: Path, console: Console) -> Tracke
     )  # fmt: skip
 
 
-def _save_config(config: SearchConfig, folder: Path) -> None:
-    """Save the configuration before anything runs; refuse to continue a search that was another one."""
+def _saved_commit(config: SearchConfig, folder: Path) -> str | None:
+    """Return the commit that a search under this name began with; a branch may have moved on since then."""
+    path = folder / "config.yaml"
+    before = yaml.safe_load(path.read_text())["model"] if path.exists() else {}
+    return before.get("revision") if before.get("path") == config.model.path else None
+
+
+def _save_config(config: SearchConfig, folder: Path, commit: str | None = None) -> None:
+    """Save the configuration before anything runs; refuse to continue a search that was another one.
+
+    Args:
+        config: what is asked for.
+        folder: of the search.
+        commit: of a Hub model; it is saved in place of a branch or of nothing.
+    """
     path, content = folder / "config.yaml", config.model_dump(mode="json", exclude={"worker"})
+    content["model"]["revision"] = commit or config.model.revision
     content["tracking"]["uri"] = config.tracking.uri and redact(config.tracking.uri)
     content["storage"]["url"] = config.storage.url and redact(config.storage.url)
     if path.exists():
         before = yaml.safe_load(path.read_text())
+        if not is_commit(before["model"]["revision"]):
+            before["model"]["revision"] = content["model"]["revision"]
         changed = [key for key in _FIXED if before.get(key) != content[key]]
         if changed:
             raise ConfigError(

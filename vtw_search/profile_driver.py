@@ -59,7 +59,7 @@ def run_profile(config: ProfileConfig, console: Console | None = None) -> Profil
         VtwError: a subclass says what is wrong with the configuration, the policy or the model.
     """
     console = console or Console()
-    model = _model(config)
+    model, revision = _model(config)
     adapter = find_adapter(model)
     asked = _asked(config, adapter.facts(model))
     policy = asked.policy
@@ -71,7 +71,7 @@ def run_profile(config: ProfileConfig, console: Console | None = None) -> Profil
         console.print(f"[yellow]warning:[/] {unchecked}", highlight=False)
     about = _about(policy, unchecked, runner.environment(), counted)
     folder, rows = Path(config.runs) / config.profile_name, list[RegimeRow]()
-    _begin(folder, config, about)
+    _begin(folder, config, about, revision)
     for row in runner.rows(grid):
         console.print(f"{row.regime.label()}: {row.status}", highlight=False, markup=False)
         rows.append(row)
@@ -84,19 +84,21 @@ def run_profile(config: ProfileConfig, console: Console | None = None) -> Profil
     return result
 
 
-def _model(config: ProfileConfig) -> Any:
+def _model(config: ProfileConfig) -> tuple[Any, str | None]:
+    """Return the model to profile, and its commit if it came from the Hub."""
     settings = config.model
     if config.weights == "load":
         loaded = load_model(
             settings.path, revision=settings.revision, device=settings.device, dtype=settings.dtype,
             attention=settings.attention,
         )  # fmt: skip
-        return loaded.model
+        return loaded.model, loaded.facts.fingerprint.revision
     architecture = load_architecture(settings.path)
     if config.profile.repeats == 0:
-        return build_on_meta(architecture).to(DTYPES[settings.dtype])
+        return build_on_meta(architecture).to(DTYPES[settings.dtype]), None
     device = torch.device(usable_device(settings.device))
-    return build_random(architecture, device=device, dtype=DTYPES[settings.dtype], attention=settings.attention)
+    built = build_random(architecture, device=device, dtype=DTYPES[settings.dtype], attention=settings.attention)
+    return built, None
 
 
 @dataclass(frozen=True)
@@ -179,9 +181,15 @@ def _about(policy: Policy, unchecked: str | None, environment: Environment, coun
     }
 
 
-def _begin(folder: Path, config: ProfileConfig, about: dict[str, Any]) -> None:
-    """Write the settings and no rows yet; nothing of an earlier profile of this name is left beside them."""
+def _begin(folder: Path, config: ProfileConfig, about: dict[str, Any], commit: str | None) -> None:
+    """Write the settings and no rows yet; nothing of an earlier profile of this name is left beside them.
+
+    Args:
+        folder, config, about: where, and what is written.
+        commit: of a Hub model; it is written in place of a branch or of nothing.
+    """
     settings = config.model_dump(mode="json")
+    settings["model"]["revision"] = commit or config.model.revision
     settings["tracking"]["uri"] = config.tracking.uri and redact(config.tracking.uri)
     write_text_atomically(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
     _write_rows(folder, about, (), complete=False)

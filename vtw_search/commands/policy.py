@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from vtw_search.errors import VtwError
@@ -23,6 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     check.add_argument("--attention", default="sdpa", choices=["eager", "sdpa"])
     check.add_argument("--layers", type=int, nargs="*", help="which K to check (default: all)")
     check.add_argument("--tolerance", type=float, help="largest deviation relative to the spread of the logits")
+    check.add_argument("--save", type=Path, help="write the certificate, good or bad, to this file")
     check.set_defaults(run=_check)
     parsed = parser.parse_args(arguments)
     try:
@@ -43,8 +45,9 @@ _CHECK = (
 def _check(arguments: argparse.Namespace) -> None:
     from transformers.utils import logging
 
-    from vtw_search.conformance import check_model, processor_probes
+    from vtw_search.conformance import certificate_of, check_model, processor_probes
     from vtw_search.evaluation.model import load_model
+    from vtw_search.files import write_text_atomically
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -61,6 +64,8 @@ def _check(arguments: argparse.Namespace) -> None:
         number = "      -" if finding.deviation is None else f"{finding.deviation:7.1e}"
         verdict = "holds" if finding.passed else f"FAILS: {finding.problem}"
         print(f"{finding.contract:38} largest deviation {number} (may be {finding.tolerance:.0e})  {verdict}")
+    if arguments.save is not None:
+        write_text_atomically(arguments.save, certificate_of(loaded.model, report).model_dump_json(indent=2) + "\n")
     if not report.passed:
         raise SystemExit(1)
 

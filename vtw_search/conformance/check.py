@@ -102,12 +102,16 @@ def certify(
     inner: Any = unwrapped(model)
     if probes is None:
         probes = processor_probes(find_adapter(inner), processor, inner.device)
-    report = check_model(inner, probes, layers=layers, tolerance=tolerance)
-    found = {item.contract: item.deviation for item in report.findings if item.deviation is not None}
-    deviations = {name: worst for name, worst in found.items() if math.isfinite(worst)}
-    certificate = make_certificate(inner, report.layers, deviations, report.problem)
+    certificate = certificate_of(inner, check_model(inner, probes, layers=layers, tolerance=tolerance))
     record_certificate(inner, certificate)
     return certificate
+
+
+def certificate_of(model: Any, report: Report) -> Certificate:
+    """Return what a report says of `model`, for a file."""
+    found = {item.contract: item.deviation for item in report.findings if item.deviation is not None}
+    deviations = {name: worst for name, worst in found.items() if math.isfinite(worst)}
+    return make_certificate(unwrapped(model), report.layers, deviations, report.problem)
 
 
 def _find(name: str, contract: Callable[[Bench], float], bench: Bench) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vtw_search.adapters import Adapter, find_adapter
 from vtw_search.errors import ModelError
+from vtw_search.evaluation.revision import resolve_revision, unsafe_weights
 from vtw_search.evaluation.weights import former_digest, settings_digest, tensors_digest
 from vtw_search.facts import ModelFacts
 
@@ -61,6 +62,8 @@ def load_model(
 ) -> LoadedModel:
     """Load `path` (a folder, a Hub id, or `reference` for the embedded model) without remote code.
 
+    Processor and weights of a Hub model are of one commit, which `facts.fingerprint.revision` names.
+
     Raises:
         ModelError: there is no such model or device, its weights are missing or not safetensors, a package that its
             processor needs is not installed, or its family is not supported.
@@ -68,11 +71,14 @@ def load_model(
     source = str(REFERENCE_MODEL) if path == "reference" else path
     target = usable_device(device)
     try:
+        commit = resolve_revision(source, revision)
+        if unsafe := unsafe_weights(source, commit):
+            raise ValueError(f"{unsafe[0]} is no safetensors file")
         processor: Any = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-            source, revision=revision, trust_remote_code=False
+            source, revision=commit, trust_remote_code=False
         )
         loading: Any = AutoModelForImageTextToText.from_pretrained(
-            source, revision=revision, dtype=DTYPES[dtype], attn_implementation=attention,
+            source, revision=commit, dtype=DTYPES[dtype], attn_implementation=attention,
             use_safetensors=True, trust_remote_code=False, output_loading_info=True,
         )  # fmt: skip
         model, report = loading
@@ -90,7 +96,7 @@ def load_model(
         )
         raise ModelError("a model must have all its weights", value=path, remedy=remedy)
     adapter = find_adapter(model)
-    facts, folder = adapter.facts(model), Path(source) if Path(source).is_dir() else None
+    facts, folder = _of_commit(adapter.facts(model), commit), Path(source) if Path(source).is_dir() else None
     identity = {
         "model": "reference" if path == "reference" else path,
         "revision": facts.fingerprint.revision,
@@ -103,6 +109,11 @@ def load_model(
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     return LoadedModel(model, processor, adapter, facts, identity, folder)
+
+
+def _of_commit(facts: ModelFacts, commit: str | None) -> ModelFacts:
+    """Return the facts with the commit: transformers does not leave it in the config in every version."""
+    return replace(facts, fingerprint=facts.fingerprint.model_copy(update={"revision": commit}))
 
 
 def usable_device(asked: str) -> str:
