@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 import conf
 from vtw_search import Policy
-from vtw_search.config import load_config
+from vtw_search.config import load_config, validate
 from vtw_search.errors import ConfigError
 from vtw_search.evaluation.model import load_model
 from vtw_search.facts import ModelFacts
@@ -103,6 +103,14 @@ def test_a_second_task_file_is_a_task_of_its_own() -> None:
 def test_an_option_is_not_chosen_twice() -> None:
     with pytest.raises(ConfigError, match=r"chosen once, got 'task=\[jsonl, jsonl\]'.*\+tasks\.two="):
         load_config("task=[jsonl, jsonl]", "task.path=my.jsonl")
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "x" * 101])
+def test_a_task_is_a_name(name: str) -> None:
+    task = load_config().tasks["digits_read"].model_dump()
+    for tasks in ({name: task}, {"one": {**task, "name": name}}):
+        with pytest.raises(ConfigError, match=r"tasks.*letters, digits.*choose another name"):
+            validate({"model": {"path": "reference"}, "tasks": tasks})
 
 
 def test_a_derived_name_follows_what_decides_the_result() -> None:

@@ -65,9 +65,13 @@ def test_an_unknown_architecture_names_those_that_are_shipped() -> None:
         load_architecture("llava_1_5_7")
 
 
-@pytest.mark.parametrize("text", ["{", '{"model_type": "nothing"}', "[]", "{}"])
-def test_a_file_that_is_no_configuration_is_refused(text: str, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(text)
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b'{"model_type": "nothing"}', b"[]", b"{}", b"\xff", b"[" * 20_000, b'{"model_type": [1]}',
+     b'{"model_type": "llava", "text_config": 3}'],
+)  # fmt: skip
+def test_a_file_that_is_no_configuration_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ModelError, match=r"must be a transformers configuration.*give the config.json"):
         load_architecture(str(tmp_path))
 

@@ -41,16 +41,17 @@ def load_architecture(name: str) -> PreTrainedConfig:
     path = Path(name)
     file = path / "config.json" if path.is_dir() else path
     if (shipped := _HUB_IDS.get(name, name)) in architecture_names():
-        text = resources.files("vtw_search.architectures").joinpath(f"{shipped}.json").read_text()
+        source: Any = resources.files("vtw_search.architectures").joinpath(f"{shipped}.json")
     elif file.is_file():
-        text = file.read_text()
+        source = file
     else:
         raise unknown_name("architecture", name, [*architecture_names(), *_HUB_IDS])
     try:
-        content = json.loads(text)
+        content = json.loads(source.read_text())
         config: PreTrainedConfig = CONFIG_MAPPING[content.pop("model_type")].from_dict(content)
-    except (ValueError, KeyError, TypeError) as error:
-        remedy = f"{error}; give the config.json of an image-text-to-text model"
+    except Exception as error:  # a model type's own code reads what somebody wrote
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:300]
+        remedy = f"{reason}; give the config.json of an image-text-to-text model"
         raise ModelError("an architecture must be a transformers configuration", value=name, remedy=remedy) from error
     return config
 
