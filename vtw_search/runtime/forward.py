@@ -30,6 +30,7 @@ class Forward:
         present: the new tokens, per stage that has acted, with all of them in front; None when none leaves.
         insight: what stages may look at.
         features: a tensor of the images' features, where they were encoded before; None where the tower runs now.
+        goes_on: whether an earlier call brought the beginning of the prompt.
         noted: the cache that says already what it holds once this call is through.
         until_first_layer: closes what has to be over before the first decoder layer runs.
         cut: arguments that were cut already, by name, level and what else decides the cut.
@@ -42,6 +43,7 @@ class Forward:
     present: list[Present] | None = None
     insight: Insight = field(default_factory=Insight)
     features: torch.Tensor | None = None
+    goes_on: bool = False
     noted: Cache | None = None
     until_first_layer: ExitStack = field(default_factory=ExitStack)
     cut: defaultdict[tuple[Any, ...], PerObject[Any]] = field(default_factory=lambda: defaultdict(PerObject))
@@ -127,16 +129,14 @@ class Forward:
         attention = LayerAttention(self._calls, hidden.shape[-2]) if ready.reads == "attention" else None
         insight = Insight(attention, self.insight.vision, self.insight.whole_visual, self.insight.grids)
         left, hidden = advance(ready, present, hidden, insight)
-        if hidden.shape[-2] == 0:
-            remedy = "prefill the prompt in one call, or in chunks that end with text"
-            raise RuntimeUseError("a call must bring one token that stays at least", remedy=remedy)
         self.present.append(left)
         self._calls.clear()
         return hidden
 
     def held(self) -> Held:
         """Return what the cache is going to hold at all levels; the levels that have not acted yet hold everything."""
-        news = None if self.present is None else [self._yet(level).selection for level in range(len(self.stages))]
+        levels = range(len(self.stages))
+        news = None if self.present is None else [self._yet(level).selection.behind(self.start) for level in levels]
         recounted = self._recounted()
         if self.past is not None:
             return self.past.followed_by(news, self.queries, recounted)
