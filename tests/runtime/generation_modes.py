@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,12 +17,13 @@ from vtw_search import Policy, Stage
 from vtw_search.adapters import find_adapter
 from vtw_search.conformance import Probe
 from vtw_search.conformance.bench import Bench
+from vtw_search.errors import RuntimeUseError
 from vtw_search.operators import OPERATORS, Operator
 from vtw_search.policies import ScorerChoice
 from vtw_search.scorers import SCORERS
 
 Inputs = dict[str, torch.Tensor]
-LAYER, STEPS = 3, 6
+LAYER, STEPS = 3, 5
 KEEP = {"nothing": None, "share": 0.5, "any": 0.5}
 
 
@@ -51,6 +53,8 @@ class Case:
         self.model: Any = family.build(dtype=torch.float64)
         self.other: Any = family.build(dtype=torch.float64, seed=1)
         for model in (self.model, self.other):
+            # Where text is loud, the answer hardly depends on the image.
+            model.get_input_embeddings().weight.data *= 0.05
             model.generation_config.num_assistant_tokens = 3
             model.generation_config.num_assistant_tokens_schedule = "constant"
         self.adapter = find_adapter(self.model)
@@ -58,13 +62,11 @@ class Case:
         self.batch = family.inputs(ragged_rows(family))
         self.ends = self._cut(family.inputs([("small",)], words=0))
         config = self.model.config
-        self.banned = [
-            self.adapter.placeholder(self.model, modality) for modality in self.adapter.modalities
-            if any(getattr(config, setting, None) is not None for setting in modality.token_settings)
-        ]  # fmt: skip
+        names = [name for modality in self.adapter.modalities for name in modality.token_settings]
+        self.banned = [getattr(config, name) for name in names if getattr(config, name, None) is not None]
 
     def generate(self, inputs: Inputs, **arguments: Any) -> torch.Tensor:
-        """Return what is generated behind the prompt, greedily unless told otherwise."""
+        """Return what is generated behind the prompt, greedily unless told otherwise, without placeholders."""
         given = {"max_new_tokens": STEPS, "do_sample": False, "suppress_tokens": self.banned, **arguments}
         torch.manual_seed(5)
         output: torch.Tensor = self.model.generate(**inputs, **given)
@@ -107,6 +109,14 @@ def padded(inputs: Inputs, left: int, right: int) -> Inputs:
     }
 
 
+Way = Callable[[Case, Inputs], torch.Tensor]
+
+
+def by(**arguments: Any) -> Way:
+    """Return a way to generate with these arguments."""
+    return lambda case, inputs: case.generate(inputs, **arguments)
+
+
 @dataclass(frozen=True)
 class Mode:
     """A way to generate: `found` must give the tokens of `expected`.
@@ -116,18 +126,13 @@ class Mode:
         in_parts: whether prompts come in several calls, where a stage that needs the whole prompt refuses.
     """
 
-    found: Callable[[Case, Inputs], torch.Tensor]
-    expected: Callable[[Case, Inputs], torch.Tensor] = lambda case, inputs: case.generate(inputs)
+    found: Way
+    expected: Way
     inputs: str = "one"
     in_parts: bool = False
 
 
-def by(**arguments: Any) -> Callable[[Case, Inputs], torch.Tensor]:
-    """Return a way to generate with these arguments."""
-    return lambda case, inputs: case.generate(inputs, **arguments)
-
-
-def in_chunks(size: int) -> Callable[[Case, Inputs], torch.Tensor]:
+def in_chunks(size: int) -> Way:
     """Return a way to generate whose prefill comes in chunks; counted from the end if negative."""
     return lambda case, inputs: case.generate(
         inputs, prefill_chunk_size=size if size > 0 else inputs["input_ids"].shape[1] + size
@@ -140,7 +145,7 @@ def embedded(case: Case, inputs: Inputs) -> torch.Tensor:
     return case.generate({**rest, "inputs_embeds": case.model.get_input_embeddings()(inputs["input_ids"])})
 
 
-def second_turn(**arguments: Any) -> Callable[[Case, Inputs], torch.Tensor]:
+def second_turn(**arguments: Any) -> Way:
     """Return a way to generate on the cache of a first turn, whose words are the prompt's last ones again."""
 
     def generate(case: Case, inputs: Inputs) -> torch.Tensor:
@@ -154,7 +159,7 @@ def second_turn(**arguments: Any) -> Callable[[Case, Inputs], torch.Tensor]:
     return generate
 
 
-def by_hand(cached: bool) -> Callable[[Case, Inputs], torch.Tensor]:
+def by_hand(cached: bool) -> Way:
     """Return a loop that calls the model itself."""
 
     def loop(case: Case, inputs: Inputs) -> torch.Tensor:
@@ -176,23 +181,27 @@ def by_hand(cached: bool) -> Callable[[Case, Inputs], torch.Tensor]:
     return torch.no_grad()(loop)
 
 
+def first_token(case: Case, inputs: Inputs) -> torch.Tensor:
+    """Return the first of several tokens."""
+    return case.generate(inputs)[:, :1]
+
+
 def padded_left(case: Case, inputs: Inputs) -> torch.Tensor:
     """Pad before the prompt."""
     return case.generate(padded(inputs, 5, 0))
 
 
-def assisted(same: bool, **arguments: Any) -> Callable[[Case, Inputs], torch.Tensor]:
+def assisted(same: bool) -> Way:
     """Return a way to generate whose drafts come from the model itself, or from another one."""
-    return lambda case, inputs: case.generate(
-        inputs, assistant_model=case.model if same else case.other, **arguments
-    )  # fmt: skip
+    return lambda case, inputs: case.generate(inputs, assistant_model=case.model if same else case.other)
 
 
 BEAMS, SAMPLING = {"num_beams": 3}, {"do_sample": True, "temperature": 0.7}
+PLAIN, BEAM_SEARCH, SAMPLED, TWO_TURNS = by(), by(**BEAMS), by(**SAMPLING), second_turn()
 MODES = {
-    "no cache": Mode(by(use_cache=False), inputs="batch"),
-    "sampling without a cache": Mode(by(**SAMPLING, use_cache=False), by(**SAMPLING), "batch"),
-    "beams without a cache": Mode(by(**BEAMS, use_cache=False), by(**BEAMS), "batch"),
+    "no cache": Mode(by(use_cache=False), PLAIN, "batch"),
+    "sampling without a cache": Mode(by(**SAMPLING, use_cache=False), SAMPLED, "batch"),
+    "beams without a cache": Mode(by(**BEAMS, use_cache=False), BEAM_SEARCH, "batch"),
     "sampled beams without a cache": Mode(by(**BEAMS, **SAMPLING, use_cache=False), by(**BEAMS, **SAMPLING)),
     "several beams each": Mode(
         by(**BEAMS, num_return_sequences=2, use_cache=False), by(**BEAMS, num_return_sequences=2), "batch"
@@ -200,27 +209,34 @@ MODES = {
     "several samples each": Mode(
         by(**SAMPLING, num_return_sequences=2, use_cache=False), by(**SAMPLING, num_return_sequences=2), "batch"
     ),
-    "several greedy rows each": Mode(
-        lambda case, inputs: case.generate(inputs, **BEAMS, num_return_sequences=3, do_sample=False)[:1], by(**BEAMS)
-    ),
-    "another model assists": Mode(assisted(same=False)),
-    "the model assists itself": Mode(assisted(same=True)),
-    "prompt lookup": Mode(by(prompt_lookup_num_tokens=3)),
-    "sampled prompt lookup of a sharp distribution": Mode(
-        by(do_sample=True, temperature=1e-6, top_k=1, prompt_lookup_num_tokens=3)
-    ),
-    "chunks of three": Mode(in_chunks(3), in_parts=True),
-    "all but the last token, then it": Mode(in_chunks(-1), in_parts=True),
-    "batch in chunks": Mode(in_chunks(5), inputs="batch", in_parts=True),
-    "a chunk that holds all": Mode(in_chunks(1000)),
-    "padding on the left": Mode(padded_left),
-    "embeddings": Mode(embedded),
-    "one token": Mode(
-        by(max_new_tokens=1, use_cache=False), lambda case, inputs: case.generate(inputs)[:, :1], "batch"
-    ),
-    "second turn by prompt lookup": Mode(second_turn(prompt_lookup_num_tokens=3), second_turn()),
-    "second turn in chunks": Mode(second_turn(prefill_chunk_size=2), second_turn()),
-    "second turn of one beam": Mode(second_turn(num_beams=1, num_return_sequences=1), second_turn()),
-    "own loop": Mode(by_hand(cached=True)),
-    "own loop without a cache": Mode(by_hand(cached=False)),
+    "another model assists": Mode(assisted(same=False), PLAIN),
+    "the model assists itself": Mode(assisted(same=True), PLAIN),
+    "prompt lookup": Mode(by(prompt_lookup_num_tokens=3), PLAIN),
+    "chunks of three": Mode(in_chunks(3), PLAIN, in_parts=True),
+    "all but the last token, then it": Mode(in_chunks(-1), PLAIN, in_parts=True),
+    "batch in chunks": Mode(in_chunks(5), PLAIN, "batch", in_parts=True),
+    "a chunk that holds all": Mode(in_chunks(1000), PLAIN),
+    "padding on the left": Mode(padded_left, PLAIN),
+    "embeddings": Mode(embedded, PLAIN),
+    "one token": Mode(by(max_new_tokens=1, use_cache=False), first_token, "batch"),
+    "second turn in chunks": Mode(second_turn(prefill_chunk_size=2), TWO_TURNS),
+    "own loop": Mode(by_hand(cached=True), PLAIN),
+    "own loop without a cache": Mode(by_hand(cached=False), PLAIN),
 }
+AT_END = {
+    name: replace(MODES[name], inputs="ends") for name in ("no cache", "another model assists", "prompt lookup")
+}
+
+
+def outcomes(case: Case, modes: Mapping[str, Mode]) -> dict[str, str]:
+    """Return what became of the modes: `equal`, `differs`, or why one was refused by name, or cannot be."""
+    plain = lru_cache(lambda way, inputs: way(case, getattr(case, inputs)))
+    return {name: _outcome(case, mode, plain) for name, mode in modes.items()}
+
+
+def _outcome(case: Case, mode: Mode, plain: Callable[[Way, str], torch.Tensor]) -> str:
+    try:
+        found = mode.found(case, getattr(case, mode.inputs))
+    except (RuntimeUseError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "equal" if found.equal(plain(mode.expected, mode.inputs)) else "differs"

@@ -31,12 +31,11 @@ class MaskedOracle:
         visual = bench.adapter.visual_mask(bench.model, inputs)
         assert visual is not None
         self.bench, self.original, self.inputs = bench, inputs, dict(inputs)
-        self.visual, self.left = visual, visual.clone()
-        self.real = inputs["attention_mask"].bool()
+        self.visual, self.subject, self.real = visual, visual.clone(), inputs["attention_mask"].bool()
         for row, real in enumerate(self.real):
             # The answer is read from the last token, so that it stays.
-            self.left[row, int(real.nonzero()[-1])] = False
-        self.subject = self.left
+            self.subject[row, int(real.nonzero()[-1])] = False
+        self.left = self.subject
         self.ordinal = visual.long().cumsum(dim=1) - 1
         self.filler: torch.Tensor | None = None
         self.kept: list[torch.Tensor] = []
@@ -98,13 +97,13 @@ class MaskedOracle:
             return self._relevance(outputs.hidden_states[stage.layer])
         maps = outputs.attentions[stage.layer - 1].mean(dim=1)
         if name == "visual_received":
-            queries = self.left.float()
+            queries = self.left.to(maps)
             total = torch.einsum("bq,bqk->bk", queries, maps)
-            seen = torch.einsum("bq,bqk->bk", queries, (maps > 0).float())
+            seen = torch.einsum("bq,bqk->bk", queries, (maps > 0).to(maps))
             return total / seen.clamp_min(1) if options["normalise"] else total
         if options["queries"] == "last":
             return maps[:, -1]
-        return torch.einsum("bq,bqk->bk", self._instruction().float(), maps)
+        return torch.einsum("bq,bqk->bk", self._instruction().to(maps), maps)
 
     def _instruction(self) -> torch.Tensor:
         """Return (B, T) bool, true at what is real and stays behind the last visual token that is left."""
@@ -142,7 +141,7 @@ class MaskedOracle:
             scores = each[:, 0, 1:] if options["source"] == "cls" else each[:, first:].sum(dim=1)[:, first:]
         by_row = options.get("layout") == "row"
         flat = [_merged(image, tower.grid, tower.merge, by_row) for image in scores]
-        placed = torch.zeros(self.left.shape)
+        placed = torch.zeros(self.left.shape, dtype=scores.dtype)
         placed[self.visual] = torch.cat(flat)
         return placed
 

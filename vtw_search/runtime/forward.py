@@ -30,7 +30,6 @@ class Forward:
         present: the new tokens, per stage that has acted, with all of them in front; None when none leaves.
         insight: what stages may look at.
         features: a tensor of the images' features, where they were encoded before; None where the tower runs now.
-        goes_on: whether an earlier call brought the beginning of the prompt.
         noted: the cache that says already what it holds once this call is through.
         until_first_layer: closes what has to be over before the first decoder layer runs.
         cut: arguments that were cut already, by name, level and what else decides the cut.
@@ -43,7 +42,6 @@ class Forward:
     present: list[Present] | None = None
     insight: Insight = field(default_factory=Insight)
     features: torch.Tensor | None = None
-    goes_on: bool = False
     noted: Cache | None = None
     until_first_layer: ExitStack = field(default_factory=ExitStack)
     cut: defaultdict[tuple[Any, ...], PerObject[Any]] = field(default_factory=lambda: defaultdict(PerObject))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
-from operator import add
 from typing import Any
 
 import torch
@@ -29,15 +28,12 @@ class Generation:
     Attributes:
         tokens: how many tokens its prompt adds to what its cache holds.
         has_ids: whether the prompt came as ids.
-        start, end: where the prompt begins and ends in the whole sequence; -1 until the model is called.
-        left: per stage, (B,) how many visual tokens it has left so far.
+        end: where the prompt ends in the whole sequence; None until the model is called.
     """
 
     tokens: int
     has_ids: bool
-    start: int = -1
-    end: int = -1
-    left: tuple[torch.Tensor, ...] = ()
+    end: int | None = None
 
     @classmethod
     def of(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Generation | None:
@@ -55,7 +51,7 @@ class Generation:
         """Take the first call of the model, which comes behind `past` tokens."""
         # PEFT puts learned tokens before the prompt: into the cache, or as embeddings in place of the ids.
         replaced = self.has_ids and kwargs.get("input_ids") is None
-        self.start, self.end = past, past + (shape_of(kwargs)[1] if replaced else self.tokens)
+        self.end = past + (shape_of(kwargs)[1] if replaced else self.tokens)
 
 
 @dataclass(frozen=True)
@@ -64,11 +60,10 @@ class Part:
 
     Attributes:
         length: how many of the call's tokens belong to the prompt, from the first one on.
-        begins, ends: whether it holds the prompt's first token and its last one.
+        ends: whether the prompt's last token is among them, or came before.
     """
 
     length: int
-    begins: bool = True
     ends: bool = True
 
     def check_stages(self, stages: Sequence[ReadyStage]) -> None:
@@ -101,24 +96,16 @@ class Prompts:
 
     def begin(self, kwargs: Mapping[str, Any], cache: Any) -> None:
         """Note that the model is called; the first call of a generation says where its prompt begins."""
-        if self.generation is not None and self.generation.start < 0:
+        if self.generation is not None and self.generation.end is None:
             self.generation.begin(_length(cache), kwargs)
 
     def part(self, kwargs: Mapping[str, Any], past: int | None) -> Part:
         """Return what a call with visual tokens brings of a prompt; `past` tokens came before, None without a cache."""
         tokens = shape_of(kwargs)[1]
-        if self.generation is not None:
-            start, end = self.generation.start, self.generation.end - (past or 0)
-            return Part(min(max(end, 0), tokens), (past or 0) <= start, end <= tokens)
+        if self.generation is not None and self.generation.end is not None:
+            length = self.generation.end - (past or 0)
+            return Part(min(max(length, 0), tokens), length <= tokens)
         return Part(tokens if past is not None else self._uncached(kwargs.get("input_ids"), tokens))
-
-    def left(self, new: tuple[torch.Tensor, ...], goes_on: bool) -> tuple[torch.Tensor, ...]:
-        """Return, per stage, how many visual tokens of the prompt are left, `new` of them by the last call."""
-        if self.generation is None:
-            return new
-        before = self.generation.left if goes_on else ()
-        self.generation.left = tuple(map(add, before, new)) if before else new
-        return self.generation.left
 
     def _uncached(self, ids: torch.Tensor | None, tokens: int) -> int:
         """Return the prompt's length for a loop without a cache that calls the model itself.

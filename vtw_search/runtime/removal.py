@@ -154,7 +154,6 @@ class TokenRemoval:
         forward.present = [Present.of(visual, padding, inside & ~padding, part.ends)]
         forward.insight = Insight(whole_visual=visual, grids=self._grids(forward.stages, visual, kwargs))
         forward.features = next(tensors_in(kwargs.get("mm_encoder_outputs")), None)
-        forward.goes_on = not part.begins
 
     def _grids(self, stages: tuple[ReadyStage, ...], visual: torch.Tensor, kwargs: dict[str, Any]) -> list[Grid]:
         if not any(ready.needs_grids for ready in stages):
@@ -166,8 +165,7 @@ class TokenRemoval:
         if forward is not None:
             forward.close()
             if forward.present is not None:
-                left = tuple(present.visual.sum(dim=1) for present in forward.present[1:])
-                self.thread.left = self.thread.prompts.left(left, forward.goes_on)
+                self.thread.left = tuple(present.visual.sum(dim=1) for present in forward.present[1:])
             # A call that raised has no output; its cache stays marked as half-updated.
             if output is not None and forward.noted is not None:
                 call_is_through(forward.noted)
