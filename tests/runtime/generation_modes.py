@@ -223,9 +223,7 @@ MODES = {
     "own loop": Mode(by_hand(cached=True), PLAIN),
     "own loop without a cache": Mode(by_hand(cached=False), PLAIN),
 }
-AT_END = {
-    name: replace(MODES[name], inputs="ends") for name in ("no cache", "another model assists", "prompt lookup")
-}
+AT_END = {name: replace(MODES[name], inputs="ends") for name in ("no cache", "another model assists", "prompt lookup")}
 
 
 def outcomes(case: Case, modes: Mapping[str, Mode]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Whatever a call brings beside the prompt, the prompt alone decides what stays: the same tokens, or a named refusal."""
+"""Whatever a call brings beside it, the prompt alone decides what stays: the same tokens, or a refusal by name."""
 
 from __future__ import annotations
 

@@ -14,9 +14,7 @@ from tests.runtime.test_apply_policy import assert_close, last_logits, masking
 from vtw_search import Policy, Stage, apply_policy
 from vtw_search.policies import ScorerChoice
 
-PRUNE = Policy(
-    stages=(Stage(layer=3, operator="prune", keep=0.5, scorer=ScorerChoice(name="text_to_visual")),),
-)
+PRUNE = Policy(stages=(Stage(layer=3, operator="prune", keep=0.5, scorer=ScorerChoice(name="text_to_visual")),))
 
 
 def repeating(seed: int = 0, text: int = 9) -> dict[str, Any]:
@@ -39,8 +37,7 @@ def test_the_models_generate_is_as_before_also_after_an_exception(patched: bool)
         model.generate = model.generate
     before = dict(vars(model))
     with pytest.raises(KeyError), apply_policy(model, PRUNE):
-        assert answer(model, repeating()).shape[1] > 20
-        raise KeyError
+        raise KeyError(answer(model, repeating()))
     assert vars(model) == before
 
 
