@@ -20,6 +20,20 @@ class TokenLayout:
     padding: torch.Tensor
 
 
+def subject(visual: torch.Tensor, prompt: torch.Tensor, ends: bool = True) -> torch.Tensor:
+    """Return (B, T) bool, true at the visual tokens that may leave: those of the prompt, but for its last token.
+
+    The answer is read from the last token of a prompt, so that it stays, whatever it is.
+
+    Args:
+        visual: (B, T) bool, true at visual tokens.
+        prompt: (B, T) bool, true at real tokens of the prompt.
+        ends: whether the prompt ends with them; more of it is to come if not.
+    """
+    leaves = visual & prompt
+    return leaves & (prompt.flip(1).cumsum(dim=1).flip(1) > 1) if ends else leaves
+
+
 @dataclass(frozen=True)
 class Grid:
     """Shape of one block of visual tokens: an image, a tile or a frame, row after row."""
@@ -75,11 +89,12 @@ def everything(batch: int, start: int, length: int, device: torch.device) -> Sel
 def select(keep: torch.Tensor) -> Selection | None:
     """Build the selection of the true entries of `keep`, (B, T) bool; order is kept. None when every token stays.
 
-    Rows are filled from their front, so that with left padding the padding is taken first. The lengths are read once,
-    where a GPU is waited for; a withdrawal waits nowhere else, some scorers do.
+    Rows are filled from their front, so that with left padding the padding is taken first. Where nothing stays, every
+    row has one filler. The lengths are read once, where a GPU is waited for; a withdrawal waits nowhere else, some
+    scorers do.
     """
     counts = keep.sum(dim=1)
-    longest, shortest = (int(value) for value in torch.stack([counts.max(), counts.min()]).tolist())
+    longest, shortest = (int(value) for value in torch.stack([counts.max().clamp_min(1), counts.min()]).tolist())
     if shortest == keep.shape[1]:
         return None
     order = torch.argsort(keep.to(torch.uint8), dim=1, descending=True, stable=True)

@@ -80,9 +80,7 @@ def test_search_and_server_show_the_same_pixels(tmp_path: Path) -> None:
             refused.add(read)
             continue
         known = {each for each, _ in seen}
-        for name in PROCESSORS[
-            : 1 if read in known else None
-        ]:
+        for name in PROCESSORS[: 1 if read in known else None]:
             ours, theirs = served(name, FileImage(path).open()), served(name, Image.open(path))
             assert all(map(torch.equal, ours, theirs)), (mode, kind, read, name)
         seen.add((read, kind))

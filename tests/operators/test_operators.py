@@ -43,6 +43,14 @@ def test_pruning_keeps_text_and_the_best_visual_tokens(rows: list[list[str]], ke
         assert find_operator("prune").left(len(places), Request(keep)) == len(best)
 
 
+@pytest.mark.parametrize("name", [name for name, operator in OPERATORS.items() if operator.in_parts])
+@given(rows=layouts, cut=st.integers(1, 8))
+def test_operators_that_act_in_parts_leave_the_same_of_the_whole(name: str, rows: list[list[str]], cut: int) -> None:
+    operator, whole = find_operator(name), layout_of(rows)
+    parts = [layout_of([row[:cut] for row in rows]), layout_of([row[cut:] for row in rows])]
+    assert torch.cat([operator.keep(part, Request()) for part in parts], dim=1).equal(operator.keep(whole, Request()))
+
+
 @given(layouts, st.integers(0, 99))
 def test_a_share_of_one_keeps_everything_and_kept_sets_are_nested(rows: list[list[str]], seed: int) -> None:
     layout, operator = layout_of(rows), find_operator("prune")

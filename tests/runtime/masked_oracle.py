@@ -31,8 +31,11 @@ class MaskedOracle:
         visual = bench.adapter.visual_mask(bench.model, inputs)
         assert visual is not None
         self.bench, self.original, self.inputs = bench, inputs, dict(inputs)
-        self.visual = self.left = visual
-        self.real = inputs["attention_mask"].bool()
+        self.visual, self.subject, self.real = visual, visual.clone(), inputs["attention_mask"].bool()
+        for row, real in enumerate(self.real):
+            # The answer is read from the last token, so that it stays.
+            self.subject[row, int(real.nonzero()[-1])] = False
+        self.left = self.subject
         self.ordinal = visual.long().cumsum(dim=1) - 1
         self.filler: torch.Tensor | None = None
         self.kept: list[torch.Tensor] = []
@@ -57,7 +60,7 @@ class MaskedOracle:
 
     def _selection(self) -> Selection:
         """Return which columns are left after all stages, and where shorter rows were filled up."""
-        text = ~self.visual & self.real
+        text = ~self.subject & self.real
         left = Selection(torch.arange(text.shape[1]).expand(text.shape), self.filler)
         for stays in self.kept:
             there = torch.ones_like(left.index, dtype=torch.bool) if left.filler is None else ~left.filler
@@ -94,20 +97,20 @@ class MaskedOracle:
             return self._relevance(outputs.hidden_states[stage.layer])
         maps = outputs.attentions[stage.layer - 1].mean(dim=1)
         if name == "visual_received":
-            queries = self.left.float()
+            queries = self.left.to(maps)
             total = torch.einsum("bq,bqk->bk", queries, maps)
-            seen = torch.einsum("bq,bqk->bk", queries, (maps > 0).float())
+            seen = torch.einsum("bq,bqk->bk", queries, (maps > 0).to(maps))
             return total / seen.clamp_min(1) if options["normalise"] else total
         if options["queries"] == "last":
             return maps[:, -1]
-        return torch.einsum("bq,bqk->bk", self._instruction().float(), maps)
+        return torch.einsum("bq,bqk->bk", self._instruction().to(maps), maps)
 
     def _instruction(self) -> torch.Tensor:
-        """Return (B, T) bool, true at the real text behind the last visual token that is left."""
+        """Return (B, T) bool, true at what is real and stays behind the last visual token that is left."""
         found = torch.zeros_like(self.left)
         for row, visual in enumerate(self.left):
             found[row, int(visual.nonzero()[-1]) + 1 if visual.any() else 0 :] = True
-        return found & self.real & ~self.visual
+        return found & self.real & ~self.subject
 
     def _relevance(self, hidden: torch.Tensor) -> torch.Tensor:
         rows = [states[text].mean(dim=0) for states, text in zip(hidden, self._instruction(), strict=True)]
@@ -138,7 +141,7 @@ class MaskedOracle:
             scores = each[:, 0, 1:] if options["source"] == "cls" else each[:, first:].sum(dim=1)[:, first:]
         by_row = options.get("layout") == "row"
         flat = [_merged(image, tower.grid, tower.merge, by_row) for image in scores]
-        placed = torch.zeros(self.left.shape)
+        placed = torch.zeros(self.left.shape, dtype=scores.dtype)
         placed[self.visual] = torch.cat(flat)
         return placed
 
@@ -158,12 +161,13 @@ class MaskedOracle:
         if not real.all():
             # As `generate` numbers a padded prompt.
             self.inputs["position_ids"] = (real.long().cumsum(dim=1) - 1).clamp_min(0)
-        self.visual = self.left = self.visual.gather(1, chosen.index) & real
+        self.visual, self.subject = (tokens.gather(1, chosen.index) & real for tokens in (self.visual, self.subject))
+        self.left = self.subject
         self.real, self.filler, self.ordinal = real, chosen.filler, self.ordinal.gather(1, chosen.index)
 
     def _pool(self, stage: Stage, stack: ExitStack) -> None:
         """Make each block of visual tokens a coarser grid, whose cells stand where their first tokens stood."""
-        embeds, stays = _embeddings(self.bench, self.inputs), ~self.visual
+        embeds, stays = _embeddings(self.bench, self.inputs), ~self.subject
         grids = self.bench.adapter.grids(self.bench.model, self.original, int(self.visual.sum()))
         assert isinstance(stage.keep, float)
         for row, visual in enumerate(self.visual):
@@ -185,7 +189,7 @@ class MaskedOracle:
             self._shorten(stays, embeds)
             return
         stack.callback(self.bench.stack[0].register_forward_pre_hook(_replace(embeds), with_kwargs=True).remove)
-        self._hide(stays & self.visual, 0, stack)
+        self._hide(stays & self.subject, 0, stack)
 
     def _hide(self, stays: torch.Tensor, layer: int, stack: ExitStack) -> None:
         """Mask what leaves from `layer` on. Contexts add up: what left before stays hidden."""

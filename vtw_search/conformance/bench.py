@@ -16,11 +16,10 @@ from vtw_search.adapters import Adapter
 from vtw_search.conformance.probes import Inputs, Probe
 from vtw_search.errors import PolicyError
 from vtw_search.facts import ModelFacts
-from vtw_search.operators import find_operator
 from vtw_search.policies import Policy
 from vtw_search.runtime import run_under_policy
 from vtw_search.runtime.masking import masked_from
-from vtw_search.tokens import Selection, TokenLayout, everything, select
+from vtw_search.tokens import Selection, everything, select, subject
 
 STEPS = 8
 WORDS = 4
@@ -91,15 +90,15 @@ class Bench:
         return [probe for probe in self.probes if self.adapter.visual_mask(self.model, probe.inputs) is None]
 
     def hidden(self, probe: Probe) -> torch.Tensor:
-        """Return (B, T) bool, true at the visual tokens."""
+        """Return (B, T) bool, true at the visual tokens that withdrawal takes."""
         visual = self.adapter.visual_mask(self.model, probe.inputs)
         assert visual is not None
-        return visual
+        return subject(visual, probe.real)
 
     def kept(self, probe: Probe) -> Selection:
         """Return what withdrawal keeps of the probe."""
         visual = self.hidden(probe)
-        selection = select(find_operator("withdraw").keep(TokenLayout(visual, ~probe.real)))
+        selection = select(probe.real & ~visual)
         return selection or everything(visual.shape[0], 0, visual.shape[1], visual.device)
 
     @contextmanager

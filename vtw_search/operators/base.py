@@ -45,6 +45,7 @@ class Operator(Protocol):
         keeps: whether it needs `keep`: not at all, as a share alone, or any of share, count and budget.
         ranks: whether it needs a scorer.
         may_be_followed: whether a later stage can still find visual tokens.
+        in_parts: whether a token leaves whatever else is in the prompt, so that a prompt may come in several calls.
         options: its options and their defaults.
     """
 
@@ -54,10 +55,14 @@ class Operator(Protocol):
     keeps: Keeps
     ranks: bool
     may_be_followed: bool
+    in_parts: bool
     options: Mapping[str, Any]
 
     def keep(self, layout: TokenLayout, request: Request = NOTHING_ASKED) -> torch.Tensor:
-        """Return (B, T) bool, true at the tokens that stay. Text tokens always stay; padding leaves."""
+        """Return (B, T) bool, true at the tokens that stay.
+
+        The runtime asks for the visual tokens alone: text and the last token of a prompt always stay, padding leaves.
+        """
 
     def merge(self, hidden: torch.Tensor, layout: TokenLayout, request: Request) -> torch.Tensor:
         """Return (B, T, D) hidden states, changed only at visual tokens that stay; called before tokens leave."""

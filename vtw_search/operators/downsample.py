@@ -29,6 +29,7 @@ class Downsample:
     keeps: Keeps = "share"
     ranks = False
     may_be_followed = True
+    in_parts = False
     options: Mapping[str, Any] = {"mode": ("mean", "stride")}
 
     def keep(self, layout: TokenLayout, request: Request = NOTHING_ASKED) -> torch.Tensor:

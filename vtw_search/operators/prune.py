@@ -21,6 +21,7 @@ class Prune:
     keeps: Keeps = "any"
     ranks = True
     may_be_followed = True
+    in_parts = False
     options: Mapping[str, Any] = {}
 
     def keep(self, layout: TokenLayout, request: Request = NOTHING_ASKED) -> torch.Tensor:

@@ -21,6 +21,7 @@ class Withdraw:
     keeps: Keeps = "nothing"
     ranks = False
     may_be_followed = False
+    in_parts = True
     options: Mapping[str, Any] = {}
 
     def keep(self, layout: TokenLayout, request: Request = NOTHING_ASKED) -> torch.Tensor:

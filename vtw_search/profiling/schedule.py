@@ -12,7 +12,7 @@ from vtw_search.errors import PolicyError
 from vtw_search.operators import Request, find_operator
 from vtw_search.policies import Policy, Stage
 from vtw_search.scorers import Shape, complete, complete_options, find_scorer
-from vtw_search.tokens import Grid, TokenLayout
+from vtw_search.tokens import Grid, TokenLayout, subject
 
 Schedule = tuple[int, ...]
 
@@ -63,21 +63,27 @@ def tokens_per_layer(
     Raises:
         PolicyError: the scores decide, and `left` was not given.
     """
-    visual = int(layout.visual.sum())
+    visual = int(subject(layout.visual, ~layout.padding).sum())
+    stay = layout.visual.shape[1] - visual
+    return tuple(stay + count for count in _visual_per_layer(policy, visual, layers, grids, left))
+
+
+def _visual_per_layer(
+    policy: Policy, visual: int, layers: int, grids: Sequence[Grid], left: Sequence[int] | None = None
+) -> list[int]:
     counts = visual_counts(policy, visual, grids) if left is None else left
     if counts is None:
         remedy = "measure the policy on samples first"
         raise PolicyError("how many tokens stay is known from data alone", value=policy.label(), remedy=remedy)
-    tokens = [layout.visual.shape[1]] * layers
+    tokens = [visual] * layers
     for stage, count in zip(policy.stages, counts, strict=True):
-        tokens[stage.layer :] = [layout.visual.shape[1] - visual + count] * max(0, layers - stage.layer)
-    return tuple(tokens)
+        tokens[stage.layer :] = [min(visual, count)] * max(0, layers - stage.layer)
+    return tokens
 
 
 def mean_over_depth(policy: Policy, visual: int, layers: int, grids: Sequence[Grid] = ()) -> float:
     """Return the mean number of visual tokens per layer, which papers quote; PolicyError where scores decide."""
-    row = torch.ones(1, visual, dtype=torch.bool)
-    return sum(tokens_per_layer(policy, TokenLayout(row, ~row), layers, grids)) / layers
+    return sum(_visual_per_layer(policy, visual, layers, grids)) / layers
 
 
 def scorer_shape(adapter: Adapter, model: Any, visual: torch.Tensor) -> Shape:
@@ -90,11 +96,12 @@ def scorer_shape(adapter: Adapter, model: Any, visual: torch.Tensor) -> Shape:
     tower, config = adapter.vision_tower(model), model.config.get_text_config(decoder=True)
     heads = config.num_attention_heads
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    behind = int((visual.flip(1).cumsum(dim=1) == 0).sum())
-    total, seen = visual.shape[1], int(visual.sum())
+    may_leave = subject(visual, torch.ones_like(visual))
+    behind = int((may_leave.flip(1).cumsum(dim=1) == 0).sum())
+    total, seen = visual.shape[1], int(may_leave.sum())
     if tower is None:
         return Shape(total, seen, behind, width)
-    patches, images = tower.grid.tokens + tower.class_tokens, -(-seen // tower.tokens)
+    patches, images = tower.grid.tokens + tower.class_tokens, -(-int(visual.sum()) // tower.tokens)
     vision_width = model.config.vision_config.hidden_size
     return Shape(total, seen, behind, width, images, patches, vision_width, tower.layers)
 

@@ -79,7 +79,10 @@ class ActivePolicy:
 
     @property
     def visual_left(self) -> tuple[torch.Tensor, ...]:
-        """Per stage, (B,) how many visual tokens it left in the calling thread's last prefill; empty for keep-all."""
+        """Per stage, (B,) how many visual tokens it left in the calling thread's last prefill; empty for keep-all.
+
+        Prefills with visual tokens count; the last token of a prompt always stays, and is not counted.
+        """
         return self._removal.visual_left
 
     @property

@@ -127,16 +127,14 @@ class Forward:
         attention = LayerAttention(self._calls, hidden.shape[-2]) if ready.reads == "attention" else None
         insight = Insight(attention, self.insight.vision, self.insight.whole_visual, self.insight.grids)
         left, hidden = advance(ready, present, hidden, insight)
-        if hidden.shape[-2] == 0:
-            remedy = "prefill the prompt in one call, or in chunks that end with text"
-            raise RuntimeUseError("a call must bring one token that stays at least", remedy=remedy)
         self.present.append(left)
         self._calls.clear()
         return hidden
 
     def held(self) -> Held:
         """Return what the cache is going to hold at all levels; the levels that have not acted yet hold everything."""
-        news = None if self.present is None else [self._yet(level).selection for level in range(len(self.stages))]
+        levels = range(len(self.stages))
+        news = None if self.present is None else [self._yet(level).selection.behind(self.start) for level in levels]
         recounted = self._recounted()
         if self.past is not None:
             return self.past.followed_by(news, self.queries, recounted)

@@ -28,9 +28,9 @@ from vtw_search.runtime.caches import (
 from vtw_search.runtime.calls import check_call, check_mark, check_mark_fits, shape_of
 from vtw_search.runtime.capture import argument_names, by_name
 from vtw_search.runtime.forward import Forward
+from vtw_search.runtime.prompts import Prompts, noted_generations
 from vtw_search.runtime.slicing import crop_mask, gather_all, tensors_in
 from vtw_search.runtime.stages import Insight, Present, ReadyStage
-from vtw_search.runtime.uncached import Uncached
 from vtw_search.runtime.vision import TowerReader
 from vtw_search.scorers import VisionNeeds
 from vtw_search.tokens import Grid, everything
@@ -43,7 +43,7 @@ class _PerThread(threading.local):
         self.forward: Forward | None = None
         self.visual: torch.Tensor | None = None
         self.tower = TowerReader()
-        self.uncached = Uncached()
+        self.prompts = Prompts()
         self.left: tuple[torch.Tensor, ...] = ()
 
 
@@ -71,6 +71,7 @@ class TokenRemoval:
             handles.append(self.tower.module.register_forward_hook(self._after_tower, always_call=True))
         for handle in handles:
             stack.callback(handle.remove)
+        stack.enter_context(noted_generations(self.model, lambda: self.thread.prompts))
 
     def mark_visual(self, visual: torch.Tensor | None) -> None:
         """Tell where the visual tokens of the calling thread's next call are, (B, T) bool; None takes a mark back."""
@@ -129,6 +130,7 @@ class TokenRemoval:
         else:
             check_mark_fits(marked, kwargs)
             visual = marked if bool(marked.any()) else None
+        self.thread.prompts.begin(kwargs, store)
         self.thread.forward = forward = self._plan(stages, visual, kwargs)
         if forward.past is not None and forward.past.recounted is not None:
             return (), {**kwargs, "position_ids": _recounted_positions(forward.past, forward.queries, kwargs)}
@@ -148,21 +150,25 @@ class TokenRemoval:
             past = Held(places, (everything(rows, 0, start, visual.device),) * len(places), start, start)
         forward = Forward(stages, queries, past)
         if visual is not None:
-            padding = _padding(visual, kwargs.get("attention_mask"))
-            forward.present = [Present.of(visual, padding, self._prompt(stages, padding, kwargs))]
-            forward.insight = Insight(whole_visual=visual, grids=self._grids(stages, visual, kwargs))
-            forward.features = next(tensors_in(kwargs.get("mm_encoder_outputs")), None)
+            self._bring(forward, visual, kwargs)
         if store is not None and held is not None:
             forward.until_first_layer.enter_context(whole_lengths(store, places[0], held.total))
         return forward
 
-    def _prompt(
-        self, stages: tuple[ReadyStage, ...], padding: torch.Tensor, kwargs: dict[str, Any]
-    ) -> torch.Tensor | None:
-        if kwargs.get(self.arguments.cache) is not None or all(ready.scorer is None for ready in stages):
-            return None
-        length = self.thread.uncached.prompt_length(kwargs.get("input_ids"), padding.shape[1])
-        return ~padding & (torch.arange(padding.shape[1], device=padding.device) < length)
+    def _bring(self, forward: Forward, visual: torch.Tensor, kwargs: dict[str, Any]) -> None:
+        """Note which of the new tokens may leave, and what their stages look at."""
+        part = self.thread.prompts.part(kwargs, None if forward.past is None else forward.start)
+        part.check_stages(forward.stages)
+        padding = _padding(visual, kwargs.get("attention_mask"))
+        if padding is None:
+            padding = torch.zeros_like(visual)
+        else:
+            part.check_padding(padding)
+        inside = (torch.arange(visual.shape[1], device=visual.device) < part.length).expand(visual.shape)
+        visual = visual & inside
+        forward.present = [Present.of(visual, padding, inside & ~padding, part.ends)]
+        forward.insight = Insight(whole_visual=visual, grids=self._grids(forward.stages, visual, kwargs))
+        forward.features = next(tensors_in(kwargs.get("mm_encoder_outputs")), None)
 
     def _grids(self, stages: tuple[ReadyStage, ...], visual: torch.Tensor, kwargs: dict[str, Any]) -> list[Grid]:
         if not any(ready.needs_grids for ready in stages):
@@ -266,11 +272,11 @@ class TokenRemoval:
         return crop_mask(mask, index, keys, forward.start + forward.queries, forward.queries)
 
 
-def _padding(visual: torch.Tensor, attention_mask: Any) -> torch.Tensor:
+def _padding(visual: torch.Tensor, attention_mask: Any) -> torch.Tensor | None:
     """Return (B, T) bool. A 4D mask is the caller's own; its padding, if any, is hidden by the mask itself."""
     if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
         return attention_mask[:, -visual.shape[1] :] == 0
-    return torch.zeros_like(visual)
+    return None
 
 
 def _recounted_positions(held: Held, queries: int, kwargs: dict[str, Any]) -> torch.Tensor:

@@ -19,7 +19,7 @@ from vtw_search.scorers import (
     Vision,
     VisionNeeds,
 )
-from vtw_search.tokens import Grid, Selection, TokenLayout, everything, select
+from vtw_search.tokens import Grid, Selection, TokenLayout, everything, select, subject
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class ReadyStage:
         """The stage wherever it stands: without a scorer it leaves the same of the same tokens at every layer."""
         return self.stage.model_copy(update={"layer": min(self.layer, 1)})
 
+    @property
+    def needs_whole_prompt(self) -> bool:
+        """Whether it cannot act on parts of a prompt; so it is with operators that do not say."""
+        return self.scorer is not None or not getattr(self.operator, "in_parts", False)
+
     def vision_needs(self, layers: int) -> VisionNeeds:
         """Return what has to be noted of a tower with `layers` layers."""
         return self.scorer.vision_needs(layers, self.scorer_options) if self.scorer else VisionNeeds()
@@ -68,7 +73,7 @@ class Present:
 
     Attributes:
         columns: where each stands in the call's sequence.
-        visual: true at visual tokens.
+        visual: true at visual tokens that may leave.
         padding: true at padding.
         prompt: true at real tokens of the prompt; false at padding and at answer tokens.
         ordinal: number of each visual token among those that its row began with.
@@ -85,21 +90,25 @@ class Present:
     filler: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, visual: torch.Tensor, padding: torch.Tensor, prompt: torch.Tensor | None = None) -> Present:
-        """Return all tokens of a call; without `prompt` every real token belongs to it."""
+    def of(
+        cls, visual: torch.Tensor, padding: torch.Tensor, prompt: torch.Tensor | None = None, ends: bool = True
+    ) -> Present:
+        """Return all tokens of a call.
+
+        Args:
+            visual, padding: of the call.
+            prompt: as the attribute; without it every real token belongs to the prompt.
+            ends: whether the prompt ends in this call.
+        """
+        prompt = ~padding if prompt is None else prompt
         columns = torch.arange(visual.shape[1], device=visual.device).expand(visual.shape)
         ordinal = visual.long().cumsum(dim=1) - 1
-        return cls(columns, visual, padding, ~padding if prompt is None else prompt, ordinal, columns)
+        return cls(columns, subject(visual, prompt, ends), padding, prompt, ordinal, columns)
 
     @property
     def selection(self) -> Selection:
         """Columns and fillers."""
         return Selection(self.columns, self.filler)
-
-    @property
-    def layout(self) -> TokenLayout:
-        """Roles, for operators; a filler is padding."""
-        return TokenLayout(self.visual, self.padding)
 
     def behind(self, start: int) -> Present:
         """Return the tokens from column `start` on."""
@@ -143,6 +152,17 @@ class Insight:
         whole = present.columns.shape == self.whole_visual.shape
         return PlacedVision(self.vision, self.whole_visual, None if whole else present.columns)
 
+    def layout(self, present: Present, whole_grids: bool) -> TokenLayout:
+        """Return the roles of the tokens, for operators; a filler is padding.
+
+        Args:
+            present: the tokens that are there.
+            whole_grids: whether all that is visual is asked for, even what may not leave.
+        """
+        if not whole_grids or self.whole_visual is None:
+            return TokenLayout(present.visual, present.padding)
+        return TokenLayout(self.whole_visual.gather(1, present.columns) & ~present.padding, present.padding)
+
 
 def advance(
     ready: ReadyStage, present: Present, hidden: torch.Tensor, insight: Insight
@@ -159,8 +179,10 @@ def advance(
         the tokens that are left, and their hidden states.
     """
     request = Request(ready.stage.keep, _scores(ready, present, hidden, insight), insight.grids, ready.options)
-    kept = select(ready.operator.keep(present.layout, request))
-    hidden = ready.operator.merge(hidden, present.layout, request)
+    layout = insight.layout(present, ready.needs_grids)
+    # Whatever the operator says, padding leaves, and nothing else does that is not its subject.
+    kept = select(~present.padding & (ready.operator.keep(layout, request) | ~present.visual))
+    hidden = ready.operator.merge(hidden, layout, request)
     if kept is None:
         kept = everything(len(present.columns), 0, present.columns.shape[1], hidden.device)
     return present.take(kept, ready.recounts), gather_tokens(hidden, kept.index, -2)

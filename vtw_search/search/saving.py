@@ -20,7 +20,7 @@ from vtw_search.results import RacingResult
 from vtw_search.runtime import make_ready
 from vtw_search.search.racing import Racing
 from vtw_search.search.study import MOST_AT_ONCE, Study
-from vtw_search.tokens import TokenLayout
+from vtw_search.tokens import TokenLayout, subject
 
 Cost = Callable[[Sequence[Policy]], LayerTokens]
 
@@ -34,7 +34,7 @@ def saving(study: Study, measurements: Sequence[Measurement], frame: pd.DataFram
 
 def extent_of(layout: TokenLayout, answer_tokens: float) -> Extent:
     """Return the tokens of a layout of one row with an answer behind it, the last token of which is not needed."""
-    visual = layout.visual[0]
+    visual = subject(layout.visual, ~layout.padding)[0]
     shared = int(visual.int().argmax())
     return Extent(shared, len(visual) - shared - int(visual.sum()) + answer_tokens - 1, int(visual.sum()))
 
