@@ -21,6 +21,7 @@ from vtw_search.search.aggregate import measurement_of
 from vtw_search.search.front import worth_timing
 from vtw_search.search.profile import Profiler, profile_columns, profile_identity
 from vtw_search.search.racing import Course, Racing, brought_back
+from vtw_search.search.scoring import Scoring
 from vtw_search.search.slices import Slices, with_slices
 from vtw_search.search.study_settings import CONFIRMATION, HOLDOUT, SEARCH_SPLITS, Progress, StudySettings
 from vtw_search.search.team import Team
@@ -35,7 +36,7 @@ class Study:
 
     def __init__(self, loaded: LoadedModel, splits: Splits, settings: StudySettings, progress: Progress) -> None:
         self.loaded, self.splits, self.settings, self.progress = loaded, splits, settings, progress
-        self.slices = Slices([sample for each in splits.samples.values() for sample in each], settings.pooled)
+        self.slices, self.scoring = Slices(splits.every, settings.pooled), Scoring(splits.every)
 
     def identity(self, splits: Sequence[str]) -> dict[str, Any]:
         """Return all that the records of `splits` depend on, apart from the policy and the rules that it uses.
@@ -50,9 +51,16 @@ class Study:
             "samples": {split: self.splits.digest(split) for split in splits},
         }
 
+    def scored_identity(self, splits: Sequence[str]) -> dict[str, Any]:
+        """Return the identity of what follows from scores; it has the metrics' versions if they changed scores."""
+        return {**self.identity(splits), **self.scoring.changed(self.store(splits).samples())}
+
     def names_of_records(self, splits: Sequence[str], policies: Sequence[Policy]) -> list[str]:
         """Return the names under which the ledger may know the records of `policies` on `splits`, today's first."""
-        today = digest_of({**self.identity(splits), "versions": versions_of(*policies)})
+        identity = self.scored_identity(splits)
+        today = digest_of({**identity, "versions": versions_of(*policies)})
+        if "metrics" in identity:
+            return [today]
         rules = sorted({name for policy in policies for name in rules_of(policy)})
         return [today, *(digest_of(each.identity) for each in self.store(splits).former if each.holds(rules))]
 
@@ -64,19 +72,22 @@ class Study:
 
     def samples(self, splits: Sequence[str]) -> pd.DataFrame:
         """Return the sample records of `splits`, with all slices of their samples."""
-        frame = self.store(splits).samples()
+        frame = self._records(self.store(splits))
         return with_slices(frame, self.slices.texts(frame))
+
+    def _records(self, store: RecordStore) -> pd.DataFrame:
+        return self.scoring.scored(store.samples())
 
     def sliced(self, splits: Sequence[str], wanted: str) -> list[Sample]:
         """Return the samples of one of `splits`, which are stored together, with what was measured of their slices."""
-        return self.slices.sliced(self.splits[wanted], self.store(splits).samples())
+        return self.slices.sliced(self.splits[wanted], self._records(self.store(splits)))
 
     def measure_slices(self, splits: Sequence[str]) -> None:
         """Measure on `splits` what slices depend on, if a limit is on such a slice; EvidenceError if that fails."""
         if not self.slices.needed:
             return  # before the store is read, which takes long
         store, samples = self.store(splits), [sample for split in splits for sample in self.splits[split]]
-        if self.slices.are_known(samples, store.samples()):
+        if self.slices.are_known(samples, self._records(store)):
             return
         for split in splits:
             self._score(store, split, self.slices.needed)
@@ -126,7 +137,7 @@ class Study:
         only: int | None = None,
     ) -> None:  # fmt: skip
         """Score what is missing on a split, or on the batch that begins at `only`."""
-        frame = store.samples()
+        frame = self._records(store)
         texts = self.slices.texts(frame)
         if only is None:
             # What ran out of memory or time is tried again: another process may have held it. Workers leave that to the
@@ -174,13 +185,17 @@ class Study:
     def _profile(
         self, store: RecordStore, candidates: Sequence[Policy], frame: pd.DataFrame, early: Mapping[str, str]
     ) -> None:
+        groups = {str(digest): group for digest, group in frame.groupby("policy")}
         known = store.measurements(early)
         standing = _standing(known, frame, early, self.settings.time_all)
+        stood = [known[policy.digest()] for policy in candidates if policy.digest() in standing]
+        for row in self.scoring.scored_again(stood, groups):
+            known[row.policy.digest()] = row
+            store.add_measurement(row)
         missing = [policy for policy in candidates if policy.digest() not in standing]
         if not missing:
             return
         self.progress.start(f"{self.settings.task} profile, policies", len(missing))
-        groups = {str(digest): group for digest, group in frame.groupby("policy")}
         reference_macs = self.profiler.macs(Policy.keep_all()).total
         counts = {policy: _measured_counts(groups[policy.digest()]) for policy in missing}
         rows = [self._row(policy, groups, early.get(policy.digest())) for policy in missing]
@@ -199,7 +214,7 @@ class Study:
         names = dict.fromkeys((Policy.keep_all().digest(), policy.digest()))
         frame = pd.concat([groups[name] for name in names])
         row = measurement_of(frame, self.settings.task, policy, self.loaded.facts.num_layers)
-        return row if row.failure else row.model_copy(update={"stopped": stopped})
+        return row if row.failure else row.model_copy(update={"stopped": stopped, "metrics": self.scoring.versions})
 
     @property
     def search_samples(self) -> int:
