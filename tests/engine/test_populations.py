@@ -21,7 +21,7 @@ from experiments.model_coverage.probes import family_probes
 from tests.conftest import make_inputs, make_tiny_llava
 from tests.engine.populations import random_policies
 from vtw_search.adapters import Adapter, find_adapter
-from vtw_search.conformance.bench import deviation
+from vtw_search.runtime.deviation import deviation
 from vtw_search.engine.one_pass import Prompt, logits_of, run_one_pass
 from vtw_search.operators import NOTHING_ASKED, OPERATORS, Request
 from vtw_search.policies import Policy, ScorerChoice, Stage
