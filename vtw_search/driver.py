@@ -124,8 +124,9 @@ def _run_study(prepared: Prepared, study: Study, candidates: Sequence[Policy] | 
     candidates = candidates or explored_alone(config, study, prepared.space, limits, racing)
     found = study.measure(candidates, racing)
     answer = choose(judged_rows(found, candidates, limits), objective_of(limits.prefer, limits.weights))
+    identity = study.scored_identity(SEARCH_SPLITS)
     prepared.storage.patience.call(
-        partial(record_trials, prepared.storage.studies, name, answer.rows, limits, study.identity(SEARCH_SPLITS))
+        partial(record_trials, prepared.storage.studies, name, answer.rows, limits, identity)
     )
     confirmation = examination.confirm(answer.rows, limits)
     answer = answer if confirmation is None else confirmed(_timed(study, answer, confirmation.winner), confirmation)

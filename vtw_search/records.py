@@ -93,6 +93,7 @@ class Measurement(BaseModel):
         latency_ms: median time of that prefill; `latency_ratio` is the median over pairs with the reference.
         latency_problems: why the times should not be relied upon, or why there are none although they were asked for.
         versions: of the operators and scorers that the policy uses.
+        metrics: version of each metric that scored the answers; empty where metrics had none yet.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -139,6 +140,7 @@ class Measurement(BaseModel):
     latency_repeats: int | None = None
     latency_problems: str | None = None
     versions: dict[str, int] = Field(default_factory=lambda known: versions_of(known["policy"]))
+    metrics: dict[str, int] = {}
 
     @property
     def complete(self) -> bool:
@@ -267,10 +269,10 @@ class RecordStore:
                 yield measurement
 
 
-def _worth(measurement: Measurement) -> tuple[bool, bool, bool]:
-    """Order measurements: whole ones, with a time, or else with the reason why there is none."""
-    timed = measurement.latency_ms is not None
-    return measurement.complete, timed, not timed and measurement.latency_problems is not None
+def _worth(measurement: Measurement) -> tuple[bool, bool, bool, int]:
+    """Order measurements: whole ones, with a time, or else with the reason why there is none; by newer metrics."""
+    timed, scored = measurement.latency_ms is not None, sum(measurement.metrics.values())
+    return measurement.complete, timed, not timed and measurement.latency_problems is not None, scored
 
 
 @dataclass(frozen=True)

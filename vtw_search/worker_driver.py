@@ -87,8 +87,8 @@ def _explore(prepared: Prepared, study: Study, settings: SamplerSettings, limits
     study, limits = _untimed(study), limits.without_time()
     seeds, racing = prepared.space.seeds(settings.trials), racing_of(prepared, study, limits)
     study.score_together([Policy.keep_all(), *seeds], team)
-    rules = registered_versions()
-    decisive = [study.identity(SEARCH_SPLITS), rules, limits.as_dict(), settings.name, dict(prepared.space.values)]
+    identity, rules = study.scored_identity(SEARCH_SPLITS), registered_versions()
+    decisive = [identity, rules, limits.as_dict(), settings.name, dict(prepared.space.values)]
     name = f"{prepared.config.search_name}: exploring {study.settings.task} {_digest(decisive)}"
     with team.turn("choose"):
         board = Board(name, prepared.storage.studies, prepared.space, team)
@@ -103,7 +103,7 @@ def _untimed(study: Study) -> Study:
 def _finish(prepared: Prepared, studies: dict[str, Study], explored: dict[str, list[Policy]]) -> SearchResult | None:
     """Finish the search, unless another worker did."""
     config, path = prepared.config, search_folder(prepared.config) / "finished.json"
-    parts = [config.digest, *(study.identity(SEARCH_SPLITS) for study in studies.values())]
+    parts = [config.digest, *(study.scored_identity(SEARCH_SPLITS) for study in studies.values())]
     explored_rules = versions_of(*(policy for task in explored for policy in explored[task]))
     found = _digest([*parts, explored_rules, {task: [each.digest() for each in explored[task]] for task in explored}])
     finished = json.loads(path.read_text()) if path.exists() else {}

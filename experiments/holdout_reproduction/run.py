@@ -14,7 +14,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from experiments.result import Claim, write_result
 from vtw_search import PolicySet, apply_policy, load_policy
-from vtw_search.evaluation.metrics import find_metric
 from vtw_search.evaluation.model import REFERENCE_MODEL
 from vtw_search.evaluation.splits import make_splits
 from vtw_search.evaluation.tasks import Sample, load_pools
@@ -42,7 +41,7 @@ def accuracy(policies: PolicySet, task: str, samples: tuple[Sample, ...]) -> flo
             inputs = processor(images=[sample.images[0].open()], text=[text], return_tensors="pt")
             tokens = model.generate(**inputs, do_sample=False, max_new_tokens=8)[:, inputs["input_ids"].shape[1] :]
             answer = processor.batch_decode(tokens, skip_special_tokens=True)[0]
-            total += find_metric(sample.metric)(answer, sample.answers)
+            total += sample.score(answer)
     return total / len(samples)
 
 

@@ -36,6 +36,7 @@ from vtw_search.files import write_text_atomically
 from vtw_search.records import RecordStore
 from vtw_search.results import StudyResult
 from vtw_search.search.limits import Limits, limits_for_task
+from vtw_search.search.scoring import Scoring
 from vtw_search.settings import SearchConfig, TaskSettings
 
 HERE = Path(__file__).parent
@@ -88,7 +89,7 @@ def scored(
         if not {sample.id for sample in batch} <= known:
             found = OnePassEvaluator(loaded, batch, "pool", start, task.max_new_tokens).records_of(policies)
             store.add_samples([record for rows in found.values() for record in rows])
-    return store.samples()
+    return Scoring(samples).scored(store.samples())
 
 
 def measured(config: SearchConfig, loaded: LoadedModel, study: StudyResult, folder: Path) -> tuple[Pool, Truth]:

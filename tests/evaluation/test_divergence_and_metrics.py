@@ -1,6 +1,10 @@
 """KL against the closed form and torch's own; metrics against hand-worked cases."""
 
+# ruff: noqa: RUF001
+
 from __future__ import annotations
+
+import unicodedata
 
 import pytest
 import torch
@@ -9,7 +13,7 @@ from hypothesis import strategies as st
 
 from vtw_search.errors import UnknownNameError
 from vtw_search.evaluation.divergence import kl_divergence
-from vtw_search.evaluation.metrics import METRICS, anls, exact_match, find_metric, vqa_accuracy
+from vtw_search.evaluation.metrics import METRICS, Metric, anls, exact_match, find_metric, normalize, vqa_accuracy
 
 
 @given(seed=st.integers(0, 10_000), size=st.integers(2, 50), scale=st.floats(0.1, 20))
@@ -50,11 +54,59 @@ def test_anls_on_worked_cases() -> None:
     assert anls("same", ["other", "same"]) == 1
 
 
-@given(answer=st.text(max_size=8), accepted=st.lists(st.text(max_size=8), min_size=1, max_size=4))
-def test_every_metric_is_in_the_unit_interval_and_full_for_a_unanimous_answer(answer: str, accepted: list[str]) -> None:
+TEXTS = st.one_of(st.text(max_size=8), st.text("aZ5.,!?'\"。、ｱﾞ５．é\u0301 \u200b", max_size=5))
+
+
+@given(answer=TEXTS, accepted=st.lists(TEXTS, min_size=1, max_size=4), accept_empty=st.booleans())
+def test_every_metric_is_in_the_unit_interval_and_full_for_a_unanimous_answer(
+    answer: str, accepted: list[str], accept_empty: bool
+) -> None:
     for metric in METRICS.values():
-        assert 0 <= metric(answer, accepted) <= 1
-        assert metric(answer, [answer] * 10) == 1
+        assert 0 <= metric.score(answer, accepted, accept_empty) <= 1
+        # What says nothing: white space and characters that are never seen.
+        silent = all(character.isspace() or unicodedata.category(character) in ("Cc", "Cf") for character in answer)
+        assert metric.score(answer, [answer] * 10, accept_empty) == (accept_empty or not silent)
+
+
+@given(TEXTS)
+def test_composed_and_decomposed_text_are_the_same_answer(text: str) -> None:
+    composed, decomposed = (unicodedata.normalize(form, text) for form in ("NFC", "NFD"))
+    assert normalize(composed) == normalize(decomposed) == normalize(normalize(text))
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_silence_is_right_only_where_the_task_says_so(metric: Metric) -> None:
+    accepted = ["", "", "", "cat"]
+    assert [metric.score(text, accepted) for text in ("", " \n", "\u200b", "?", "!")] == [0] * 5
+    assert metric.score("", accepted, accept_empty=True) == 1
+    assert metric.score("dog", accepted, accept_empty=True) == 0
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+@pytest.mark.parametrize(
+    "left,right",
+    [
+        ("?", "!"), (".5", "5"), ("．５", "５"), (",5", "5"), ("5²", "52"), ("1½", "11⁄2"), ("5", "-5"), ("+", "-"),
+        ("$", "€"),
+    ],
+)  # fmt: skip
+def test_what_differs_is_told_apart(metric: Metric, left: str, right: str) -> None:
+    for answer, accepted in ((left, right), (right, left)):
+        score = metric.score(answer, [accepted] * 3)
+        assert score == 0 or (metric.score is anls and score < 1)
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+@pytest.mark.parametrize(
+    "left,right",
+    [
+        ("猫。", "猫"), ("「猫」、", "猫"), ("５", "5"), ("ｶﾞ", "ガ"), ("Ｃａｔ！", "cat"), ("“Yes”…", "yes"),
+        ("«oui»", "OUI"), ("¿qué?", "que\u0301"), ("بله؟", "بله"), ("नहीं।", "नहीं"), ("...5", "5"), ("'.5'", ".5"),
+        ("5.", "5"), ("a\u3000b", "a b"), (".", "."), ("?!", "？！"),
+    ],
+)  # fmt: skip
+def test_marks_and_widths_of_every_script_are_forgiven(metric: Metric, left: str, right: str) -> None:
+    assert metric.score(left, [right] * 3) == metric.score(right, [left] * 3) == 1
 
 
 def test_an_unknown_metric_is_named_with_near_matches() -> None:

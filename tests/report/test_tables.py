@@ -179,7 +179,7 @@ def test_csv_round_trip_equals_the_measurements() -> None:
     read = pd.read_csv(io.StringIO(text))
     names = {"layer", "policy", "feasible", "on_front", "chosen", "status", "latency_problems"}
     numeric = set(read.columns) - names | {"layer"}
-    texts = {"task", "policy", "failure", "stopped", "latency_problems", "versions"}
+    texts = {"task", "policy", "failure", "stopped", "latency_problems", "versions", "metrics"}
     assert numeric == set(Measurement.model_fields) - texts
     for (_, line), row in zip(read.iterrows(), result.rows, strict=True):
         for name in numeric:

@@ -22,7 +22,6 @@ from vtw_search.operators.withdraw import Withdraw
 from vtw_search.policies import Policy, ScorerChoice, Stage
 from vtw_search.records import frame_of
 from vtw_search.scorers import SCORERS
-from vtw_search.search import study as study_module
 from vtw_search.search.examination import Examination
 from vtw_search.search.ledger import HoldoutLedger
 from vtw_search.search.limits import Limits
@@ -49,20 +48,6 @@ def splits() -> Splits:
 @pytest.fixture
 def make(loaded: LoadedModel, splits: Splits, tmp_path: Path) -> Callable[[], Study]:
     return lambda: Study(loaded, splits, StudySettings("t", 8, 10, 0, tmp_path / "_records"), Quiet())
-
-
-@pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many policies each batch that was run had."""
-    found, before = list[int](), study_module.OnePassEvaluator
-
-    class Counting(before):
-        def records_of(self, policies: Any) -> Any:
-            found.append(len(policies))
-            return super().records_of(policies)
-
-    monkeypatch.setattr(study_module, "OnePassEvaluator", Counting)
-    return found
 
 
 class Another(Withdraw):
@@ -95,8 +80,9 @@ def as_before(study: Study, *splits: tuple[str, ...]) -> None:
         rows.to_parquet(store.folder / "samples-0.parquet", index=False)
         for path in store.folder.glob("measurements*.jsonl"):
             lines = [json.loads(line) for line in path.read_text().splitlines()]
-            rest = [{name: value for name, value in line.items() if name != "versions"} for line in lines]
-            path.write_text("".join(json.dumps(line) + "\n" for line in rest))
+            for line in lines:
+                del line["versions"], line["metrics"]
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
         for path in store.folder.glob("noise-*-*-*.json"):
             path.rename(path.with_name(path.name.rpartition("-")[0] + ".json"))
         (store.folder / "identity.json").write_text(json.dumps(identity))

@@ -22,7 +22,6 @@ from vtw_search.engine.failures import (
 from vtw_search.engine.processors import Forced
 from vtw_search.errors import ModelError, RuntimeUseError, TaskError
 from vtw_search.evaluation.divergence import kl_divergence
-from vtw_search.evaluation.metrics import find_metric
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.tasks import Sample
 from vtw_search.policies import Policy
@@ -180,9 +179,8 @@ class BatchEvaluator:
         self, policy: Policy, row: int, divergence: dict[str, Any], agreement: bool, text: str, left: list[int]
     ) -> SampleRecord:
         sample = self.samples[row]
-        score = find_metric(sample.metric)(text, sample.answers)
         return SampleRecord(
-            **self._key(policy, sample, row), **divergence, agreement=agreement, answer=text, score=score,
+            **self._key(policy, sample, row), **divergence, agreement=agreement, answer=text, score=sample.score(text),
             visual_left=json.dumps(left),
         )  # fmt: skip
 

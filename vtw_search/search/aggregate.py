@@ -29,7 +29,7 @@ def measurement_of(frame: pd.DataFrame, task: str, policy: Policy, layers: int) 
     if len(failures):
         return Measurement(task=task, policy=policy, layer=layer, failure=failures.iloc[0])
     calibration, selection = (own[own["split"] == split] for split in ("calibration", "selection"))
-    reference = _of_policy(frame, Policy.keep_all(), "selection")
+    reference = frame[frame["policy"] == Policy.keep_all().digest()]
     return Measurement(
         task=task,
         policy=policy,
@@ -37,8 +37,13 @@ def measurement_of(frame: pd.DataFrame, task: str, policy: Policy, layers: int) 
         calibration_samples=len(calibration),
         selection_samples=len(selection),
         **_divergence(calibration),
-        **_accuracy(selection, reference),
+        **accuracy_of(own, reference),
     )
+
+
+def accuracy_of(rows: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Any]:
+    """Return the columns of a measurement that follow from scores, given a policy's records and those of keep-all."""
+    return _accuracy(rows[rows["split"] == "selection"], reference[reference["split"] == "selection"])
 
 
 def holdout_numbers(frame: pd.DataFrame, policy: Policy) -> dict[str, Any]:

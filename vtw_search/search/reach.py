@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from vtw_search.errors import ConfigError, UnknownNameError
 from vtw_search.evaluation.certify import Certifiable, certifiable_mean, certifiable_share
-from vtw_search.evaluation.metrics import BINARY_METRICS
+from vtw_search.evaluation.metrics import find_metric
 from vtw_search.evaluation.paired import is_exact
 from vtw_search.evaluation.tasks import Sample
 from vtw_search.search.judge import check_costs
@@ -70,7 +70,7 @@ def check_slices(task: str, limits: Limits, splits: Mapping[str, Sequence[Sample
 
 def is_binary(samples: Sequence[Sample]) -> bool:
     """Whether every sample is scored 0 or 1."""
-    return all(sample.metric in BINARY_METRICS for sample in samples)
+    return all(find_metric(sample.metric).binary for sample in samples)
 
 
 def check_cap(task: str, limits: Limits) -> None:

@@ -17,10 +17,11 @@ from vtw_search.evaluation.splits import Splits
 from vtw_search.evaluation.tasks import Sample
 from vtw_search.policies import Policy
 from vtw_search.records import TRANSIENT, Measured, Measurement, RecordStore, SampleRecord, digest_of
-from vtw_search.search.aggregate import measurement_of
+from vtw_search.search.aggregate import accuracy_of, measurement_of
 from vtw_search.search.front import worth_timing
 from vtw_search.search.profile import Profiler, profile_columns, profile_identity
 from vtw_search.search.racing import Course, Racing, brought_back
+from vtw_search.search.scoring import Scoring
 from vtw_search.search.slices import Slices, with_slices
 from vtw_search.search.study_settings import CONFIRMATION, HOLDOUT, SEARCH_SPLITS, Progress, StudySettings
 from vtw_search.search.team import Team
@@ -35,7 +36,8 @@ class Study:
 
     def __init__(self, loaded: LoadedModel, splits: Splits, settings: StudySettings, progress: Progress) -> None:
         self.loaded, self.splits, self.settings, self.progress = loaded, splits, settings, progress
-        self.slices = Slices([sample for each in splits.samples.values() for sample in each], settings.pooled)
+        samples = [sample for each in splits.samples.values() for sample in each]
+        self.slices, self.scoring = Slices(samples, settings.pooled), Scoring(samples)
 
     def identity(self, splits: Sequence[str]) -> dict[str, Any]:
         """Return all that the records of `splits` depend on, apart from the policy and the rules that it uses.
@@ -50,9 +52,19 @@ class Study:
             "samples": {split: self.splits.digest(split) for split in splits},
         }
 
+    def scored_identity(self, splits: Sequence[str]) -> dict[str, Any]:
+        """Return the identity of what follows from scores; it has the metrics' versions if they changed scores."""
+        return {**self.identity(splits), **({"metrics": self.scoring.versions} if self._rescored(splits) else {})}
+
+    def _rescored(self, splits: Sequence[str]) -> bool:
+        frame = self.store(splits).samples()
+        return not frame["score"].equals(self.scoring.scored(frame)["score"])
+
     def names_of_records(self, splits: Sequence[str], policies: Sequence[Policy]) -> list[str]:
         """Return the names under which the ledger may know the records of `policies` on `splits`, today's first."""
-        today = digest_of({**self.identity(splits), "versions": versions_of(*policies)})
+        today = digest_of({**self.scored_identity(splits), "versions": versions_of(*policies)})
+        if self._rescored(splits):
+            return [today]
         rules = sorted({name for policy in policies for name in rules_of(policy)})
         return [today, *(digest_of(each.identity) for each in self.store(splits).former if each.holds(rules))]
 
@@ -64,19 +76,22 @@ class Study:
 
     def samples(self, splits: Sequence[str]) -> pd.DataFrame:
         """Return the sample records of `splits`, with all slices of their samples."""
-        frame = self.store(splits).samples()
+        frame = self._records(self.store(splits))
         return with_slices(frame, self.slices.texts(frame))
+
+    def _records(self, store: RecordStore) -> pd.DataFrame:
+        return self.scoring.scored(store.samples())
 
     def sliced(self, splits: Sequence[str], wanted: str) -> list[Sample]:
         """Return the samples of one of `splits`, which are stored together, with what was measured of their slices."""
-        return self.slices.sliced(self.splits[wanted], self.store(splits).samples())
+        return self.slices.sliced(self.splits[wanted], self._records(self.store(splits)))
 
     def measure_slices(self, splits: Sequence[str]) -> None:
         """Measure on `splits` what slices depend on, if a limit is on such a slice; EvidenceError if that fails."""
         if not self.slices.needed:
             return  # before the store is read, which takes long
         store, samples = self.store(splits), [sample for split in splits for sample in self.splits[split]]
-        if self.slices.are_known(samples, store.samples()):
+        if self.slices.are_known(samples, self._records(store)):
             return
         for split in splits:
             self._score(store, split, self.slices.needed)
@@ -126,7 +141,7 @@ class Study:
         only: int | None = None,
     ) -> None:  # fmt: skip
         """Score what is missing on a split, or on the batch that begins at `only`."""
-        frame = store.samples()
+        frame = self._records(store)
         texts = self.slices.texts(frame)
         if only is None:
             # What ran out of memory or time is tried again: another process may have held it. Workers leave that to the
@@ -174,13 +189,16 @@ class Study:
     def _profile(
         self, store: RecordStore, candidates: Sequence[Policy], frame: pd.DataFrame, early: Mapping[str, str]
     ) -> None:
+        groups = {str(digest): group for digest, group in frame.groupby("policy")}
         known = store.measurements(early)
         standing = _standing(known, frame, early, self.settings.time_all)
+        known |= self._scored_again(
+            store, [known[each.digest()] for each in candidates if each.digest() in standing], groups
+        )
         missing = [policy for policy in candidates if policy.digest() not in standing]
         if not missing:
             return
         self.progress.start(f"{self.settings.task} profile, policies", len(missing))
-        groups = {str(digest): group for digest, group in frame.groupby("policy")}
         reference_macs = self.profiler.macs(Policy.keep_all()).total
         counts = {policy: _measured_counts(groups[policy.digest()]) for policy in missing}
         rows = [self._row(policy, groups, early.get(policy.digest())) for policy in missing]
@@ -195,11 +213,24 @@ class Study:
                 store.add_measurement(row)
             self.progress.advance()
 
+    def _scored_again(
+        self, store: RecordStore, rows: Sequence[Measurement], groups: Mapping[str, pd.DataFrame]
+    ) -> dict[str, Measurement]:
+        """Store rows that other versions of the metrics scored with the accuracies of today; their profile stays."""
+        metrics, found = self.scoring.versions, dict[str, Measurement]()
+        for row in rows:
+            if row.failure is None and row.metrics != metrics:
+                digest = row.policy.digest()
+                numbers = accuracy_of(groups[digest], groups[Policy.keep_all().digest()])
+                found[digest] = row.model_copy(update={**numbers, "metrics": metrics})
+                store.add_measurement(found[digest])
+        return found
+
     def _row(self, policy: Policy, groups: Mapping[str, pd.DataFrame], stopped: str | None) -> Measurement:
         names = dict.fromkeys((Policy.keep_all().digest(), policy.digest()))
         frame = pd.concat([groups[name] for name in names])
         row = measurement_of(frame, self.settings.task, policy, self.loaded.facts.num_layers)
-        return row if row.failure else row.model_copy(update={"stopped": stopped})
+        return row if row.failure else row.model_copy(update={"stopped": stopped, "metrics": self.scoring.versions})
 
     @property
     def search_samples(self) -> int:

@@ -57,7 +57,7 @@ def record_trials(
 def _trial(row: Row, layers: IntDistribution) -> FrozenTrial:
     measurement, pruned = row.measurement, _is_pruned(row)
     state = TrialState.FAIL if measurement.failure else TrialState.PRUNED if pruned else TrialState.COMPLETE
-    numbers = measurement.model_dump(exclude={"policy", "task", "layer", "versions"}, exclude_none=True)
+    numbers = measurement.model_dump(exclude={"policy", "task", "layer", "versions", "metrics"}, exclude_none=True)
     return create_trial(
         state=state,
         values=[measurement.accuracy, measurement.macs] if state == TrialState.COMPLETE else None,  # type: ignore[list-item]

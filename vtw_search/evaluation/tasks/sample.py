@@ -14,6 +14,7 @@ from typing import Protocol
 from PIL import Image
 
 from vtw_search.errors import TaskError
+from vtw_search.evaluation.metrics import find_metric
 from vtw_search.evaluation.tasks.picture import as_served
 from vtw_search.evaluation.tasks.slices import derived_slices
 
@@ -86,6 +87,7 @@ class Sample:
         metric: a name in `vtw_search.evaluation.metrics.METRICS`.
         cluster: samples that share an image share a cluster; statistics treat clusters as independent.
         slices: named subsets that the task puts the sample into, for example `{"digits": "3"}`.
+        accept_empty: whether an answer that is empty is right, if an accepted one is.
     """
 
     id: str
@@ -95,6 +97,7 @@ class Sample:
     metric: str
     cluster: str
     slices: Mapping[str, str] = field(default_factory=dict)
+    accept_empty: bool = False
 
     @cached_property
     def all_slices(self) -> Mapping[str, str]:
@@ -102,9 +105,14 @@ class Sample:
         pixels = sum(width * height for width, height in (image.size() for image in self.images))
         return {**derived_slices(self.prompt, self.answers, pixels), **self.slices}
 
+    def score(self, answer: str) -> float:
+        """Return the score of an answer, in [0, 1]; UnknownNameError if there is no such metric."""
+        return find_metric(self.metric).score(answer, self.answers, self.accept_empty)
+
     def digest(self) -> str:
         """Hash everything that can change a measurement of this sample."""
         parts = [self.id, self.prompt, *self.answers, self.metric, self.cluster]
         parts += [image.digest() for image in self.images]
         parts += [f"{key}={value}" for key, value in sorted(self.slices.items())]
+        parts += ["accept_empty"] if self.accept_empty else []
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
