@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
+
+# Characters of a message's parts that are shown: a value may be a whole file.
+_MOST_RULE, _MOST_VALUE, _MOST_REMEDY = 800, 200, 1200
 
 
 class VtwError(Exception):
@@ -13,10 +17,13 @@ class VtwError(Exception):
 
     def __init__(self, rule: str, *, value: object = None, remedy: str = "") -> None:
         self.rule, self.value, self.remedy = rule, value, remedy
-        parts = [rule if value is None else f"{rule}, got {value!r}"]
-        if remedy:
-            parts.append(remedy)
-        super().__init__("; ".join(parts))
+        broken = cut(rule, _MOST_RULE)
+        parts = [broken if value is None else f"{broken}, got {shown(value)}", cut(remedy, _MOST_REMEDY)]
+        super().__init__("; ".join(part for part in parts if part))
+
+    def at(self, place: str) -> Self:
+        """Return the same error with where it happened before its rule."""
+        return type(self)(f"{place}: {self.rule}", value=self.value, remedy=self.remedy)
 
 
 class PolicyError(VtwError):
@@ -77,6 +84,19 @@ class UnchosenTaskWarning(UserWarning):
     """A thread runs the model under a policy file of several tasks without having chosen one."""
 
 
+def cut(text: str, most: int) -> str:
+    """Return a text, or its beginning and how long it is if it has more than `most` characters."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
+def shown(value: object, most: int = _MOST_VALUE) -> str:
+    """Return how a value is shown in a message, on one line, cut if it is long."""
+    try:
+        return cut(repr(value), most)
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deeply to show"
+
+
 def near_matches(name: str, known: Iterable[str]) -> str:
     """Return a hint such as "did you mean 'a'? known: a, b, c"."""
     names = sorted(known)
@@ -87,4 +107,4 @@ def near_matches(name: str, known: Iterable[str]) -> str:
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """Build the error of a failed look-up, with near matches and the list of what exists."""
-    return UnknownNameError(f"unknown {kind} {name!r}", remedy=near_matches(name, known))
+    return UnknownNameError(f"unknown {kind} {shown(name)}", remedy=near_matches(name, known))

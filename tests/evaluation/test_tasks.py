@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from transformers.image_utils import load_image
@@ -87,6 +87,7 @@ def test_digests_see_every_change() -> None:
               Sample("1", (), "q", ("b",), "exact_match", "a"), Sample("1", (), "q", ("a",), "anls", "a"),
               Sample("1", (), "q", ("a",), "exact_match", "b"),
               Sample("1", (), "q", ("a",), "exact_match", "a", {"k": "v"}),
+              Sample("1", (), "q", ("a",), "exact_match", "a", accept_empty=True),
     ]  # fmt: skip
     assert len({each.digest() for each in [base, *others]}) == len(others) + 1
 
@@ -191,19 +192,76 @@ def _images(folder: Path, *names: str) -> None:
     "line,message",
     [
         ('{"id": "1"', "line 2: must be one JSON object"),
-        ({**GOOD, "id": "1"}, "line 2, field id"),
+        ({**GOOD, "id": "1"}, "line 2, field id.*give every line an id of its own"),
         ({**GOOD, "id": "2", "answers": []}, "line 2, field answers"),
-        ({**GOOD, "id": "2", "answers": ["", " "]}, "line 2, field answers: .*must not be blank"),
-        ({**GOOD, "id": "2", "prompt": ""}, "line 2, field prompt"),
-        ({**GOOD, "id": "2", "images": "a.png"}, "line 2, field images.*got 'a.png'"),
+        ({**GOOD, "id": "2", "answers": ["", " "]}, "line 2, field answers: .*must not be blank.*accept_empty"),
+        ({**GOOD, "id": "2", "prompt": ""}, r'line 2, field prompt.*"what is this\?"'),
+        ({**GOOD, "id": "2", "images": "a.png"}, r"line 2, field images.*got 'a.png'.*write a list: \[\"a.png\"\]"),
         ({**GOOD, "id": "2", "metric": "exact"}, "line 2, field metric.*exact_match"),
-        ({**GOOD, "id": "2", "anwser": 1}, "line 2, field anwser"),
-        ([1], "line 2, field the whole line"),
+        ({**GOOD, "id": "2", "anwsers": ["x"]}, "line 2, field anwsers: is not known.*did you mean 'answers'"),
+        (
+            {"id": "2", "images": ["a.png"], "prompt": "q"},
+            r'field answers: must be there.*add it, such as .*"answers":',
+        ),
+        ({**GOOD, "id": "2", "answers": [2]}, r'line 2, field answers\.0: .*got 2; write it as text: "2"$'),
+        ({**GOOD, "id": "2", "answers": [True]}, r'got True; write it as text: "true"$'),
+        ({**GOOD, "id": 2.5}, r'field id: .*got 2\.5; write it as text: "2\.5"$'),
+        ({**GOOD, "id": "2", "prompt": None}, r'field prompt: .*write it as in {"prompt"'),
+        ({**GOOD, "id": "2", "slices": {"kind": 3}}, r'field slices\.kind: .*got 3; write it as text: "3"$'),
+        ({**GOOD, "id": "2", "slices": ["kind"]}, r'field slices: .*write it as in {"slices"'),
+        ({**GOOD, "id": "2", "accept_empty": "yes"}, r'field accept_empty: .*write it as in {"accept_empty": true}'),
+        ([1], r"line 2: must be one JSON object, got '\[1\]'; write one object per line"),
     ],
 )
 def test_a_broken_line_is_named_with_number_and_field(tmp_path: Path, line: Any, message: str) -> None:
     with pytest.raises(TaskError, match=message):
         list(read_jsonl(_jsonl(tmp_path, GOOD, line)))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_array_is_refused_shortly(tmp_path: Path, indent: int | None) -> None:
+    rows = [{**GOOD, "id": str(number)} for number in range(1000)]
+    (tmp_path / "task.jsonl").write_text(json.dumps(rows, indent=indent))
+    with pytest.raises(TaskError, match=r"line 1: must be one JSON object.*write one object per line") as raised:
+        read_jsonl(tmp_path / "task.jsonl")
+    assert len(str(raised.value)) < 1000
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=5,
+)
+NAMES = st.sampled_from([*GOOD, "metric", "cluster", "slices", "accept_empty"])
+ROWS = st.dictionaries(NAMES | st.text(max_size=9), VALUES, max_size=2).map(lambda changed: {**GOOD, **changed})
+LINES = st.one_of(ROWS.map(json.dumps), VALUES.map(json.dumps), st.text(max_size=20)).map(str.encode)
+DEEP = [b"[" * 100_000, b'{"id":' * 100_000, b'{"id": ' + b"[" * 900 + b"]" * 900 + b"}"]
+WIDE = [b'{"id": ' + b"9" * 5000 + b"}", json.dumps({**GOOD, "x" * 99_999: 1}).encode()]
+WIDE += [json.dumps({**GOOD, name: "a\0" * 99_999}).encode() for name in ("images", "prompt", "metric", "slices")]
+WIDE += [json.dumps({**GOOD, "images": [name]}).encode() for name in ("a\0", "x" * 99_999, "\ud800", ".")]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=st.lists(LINES | st.binary(max_size=20) | st.sampled_from([*DEEP, *WIDE]), max_size=3))
+def test_any_file_gives_samples_or_a_short_error_with_a_remedy(tmp_path: Path, lines: list[bytes]) -> None:
+    _images(tmp_path, "a.png")
+    (tmp_path / "task.jsonl").write_bytes(b"\n".join(lines))
+    error = _refused(tmp_path / "task.jsonl")
+    if error is not None:
+        assert error.rule
+        assert error.value is not None
+        assert error.remedy
+        assert len(str(error)) < 3000
+        str(error).encode()
+
+
+def _refused(path: Path) -> TaskError | None:
+    try:
+        for each in read_jsonl(path):
+            each.digest()
+    except TaskError as error:
+        return error
+    return None
 
 
 def test_missing_empty_and_text_only_files_are_refused(tmp_path: Path) -> None:
@@ -241,6 +299,9 @@ def test_annotators_may_leave_an_answer_out(tmp_path: Path) -> None:
     _images(tmp_path, "a.png")
     (only,) = read_jsonl(_jsonl(tmp_path, {**GOOD, "answers": ["", "x"]}))
     assert only.answers == ("", "x")
+    assert only.score("") == 0
+    (only,) = read_jsonl(_jsonl(tmp_path, {**GOOD, "answers": [""], "accept_empty": True}))
+    assert (only.score(""), only.score("x")) == (1, 0)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from vtw_search.engine.failures import (
     out_of_memory_is_a_failure,
 )
 from vtw_search.engine.processors import Forced
-from vtw_search.errors import ModelError, RuntimeUseError, TaskError
+from vtw_search.errors import ModelError, RuntimeUseError, TaskError, shown
 from vtw_search.evaluation.divergence import kl_divergence
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.tasks import Sample
@@ -220,7 +220,7 @@ def check_images(samples: Iterable[Sample]) -> None:
             try:
                 image.open()
             except TaskError as error:
-                raise TaskError(f"sample {sample.id!r}: {error}") from error
+                raise error.at(f"sample {shown(sample.id)}") from error
 
 
 def check_prompts(processor: Any, samples: Iterable[Sample]) -> None:
