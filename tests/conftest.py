@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,17 @@ def server() -> Iterator[Server]:
     """A PostgreSQL server of the module's own."""
     with postgres() as running:
         yield running
+
+
+@pytest.fixture
+def without_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let processors be built without the packages that they need for video: an image never gets there."""
+    # In this order: transformers' processors look their parts up in a module that takes the place of `transformers`.
+    from transformers.models.smolvlm import processing_smolvlm
+    from transformers.video_processing_utils import VideoProcessorMixin
+
+    monkeypatch.setattr(sys.modules["transformers"], "VideoProcessorMixin", VideoProcessorMixin, raising=False)
+    monkeypatch.setattr(processing_smolvlm, "num2words", str)
 
 
 def make_tiny_llava(attention: str = "sdpa", layers: int = LAYERS) -> LlavaForConditionalGeneration:

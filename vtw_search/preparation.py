@@ -14,7 +14,7 @@ from vtw_search.errors import ConfigError
 from vtw_search.evaluation.certify import Certifiable
 from vtw_search.evaluation.model import LoadedModel, load_model
 from vtw_search.evaluation.revision import is_commit
-from vtw_search.evaluation.splits import SPLITS, Splits, counts_text, make_splits
+from vtw_search.evaluation.splits import Splits, counts_text, make_splits
 from vtw_search.evaluation.tasks import DOWNSAMPLING_FAILS, load_pools
 from vtw_search.files import write_text_atomically
 from vtw_search.policies import Certificate, Policy
@@ -73,10 +73,11 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
     folder = search_folder(config)
     console.print(f"loading {', '.join(config.named_tasks)} and {config.model.path}", highlight=False)
     splits = {name: _load_splits(task, config) for name, task in config.named_tasks.items()}
+    sizes = {name: check_images(task.every) for name, task in splits.items()}
     _say_what_is_certifiable(config, splits, console)
     loaded = load(config, revision=config.model.revision or _saved_commit(config, folder))
-    for task in splits.values():
-        check_prompts(loaded.processor, (sample for split in SPLITS for sample in task[split]))
+    for name, task in splits.items():
+        check_prompts(loaded, task.every, sizes[name], config.named_tasks[name].max_new_tokens)
     space = _space(config, loaded)
     # What the model cannot do for a slice, and an error of the tracker's settings, is told before anything is written.
     for name in splits:
@@ -108,9 +109,7 @@ def _study_settings(config: SearchConfig, name: str, loaded: LoadedModel) -> Stu
 
 def _load_splits(task: TaskSettings, config: SearchConfig) -> Splits:
     pools = load_pools(task.source, task.options)
-    splits = make_splits(pools, config.seed, config.samples.model_dump())
-    check_images(sample for split in SPLITS for sample in splits[split])
-    return splits
+    return make_splits(pools, config.seed, config.samples.model_dump())
 
 
 def load(config: SearchConfig, dtype: str | None = None, *, revision: str | None = None) -> LoadedModel:
@@ -150,12 +149,11 @@ def _say_what_is_certifiable(config: SearchConfig, splits: Mapping[str, Splits],
     found: dict[str, list[Certifiable]] = {}
     for name, split in splits.items():
         limits = limits_of(config, name)
-        every = [sample for each in SPLITS for sample in split[each]]
-        check_names(name, limits, every, timed=config.profile.repeats > 0)
+        check_names(name, limits, split.every, timed=config.profile.repeats > 0)
         if limits.confidence is not None:
             check_cap(name, limits)
             known = limits.without_slice(DOWNSAMPLING_FAILS)
-            found[name] = reach(known, split["confirmation"], limits.confidence, every)
+            found[name] = reach(known, split["confirmation"], limits.confidence, split.every)
     if found:
         level = config.limits.confidence or 0.0
         check_reach(found, level)

@@ -9,9 +9,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from transformers.models.smolvlm import processing_smolvlm
 from transformers.utils import is_num2words_available, is_torchvision_available
-from transformers.video_processing_utils import VideoProcessorMixin
 
 from experiments.model_coverage.families import find
 from tests.adapters.processors import FAMILIES
@@ -23,13 +21,6 @@ from vtw_search.errors import RuntimeUseError
 UNTESTED = {} if is_torchvision_available() else {"mistral3": "Torchvision"}
 TESTED = [name for name in FAMILIES if name not in UNTESTED]
 PROMPTS = ["What is this?", "Describe both images, please.", "What is the capital of France?"]
-
-
-@pytest.fixture
-def without_video(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let processors be built without the packages that they need for video: an image never gets there."""
-    monkeypatch.setattr(transformers, "VideoProcessorMixin", VideoProcessorMixin, raising=False)
-    monkeypatch.setattr(processing_smolvlm, "num2words", str)
 
 
 def picture(width: int, height: int) -> Any:
@@ -84,14 +75,6 @@ def test_the_prompt_without_a_template_is_that_of_the_template(name: str) -> Non
     templated, plain = (replace(FAMILIES[name], templated=given).build() for given in (True, False))
     expected, found = (adapter.encode(processor, PROMPTS, pictures(3)) for processor in (templated, plain))
     assert torch.equal(found["input_ids"], expected["input_ids"])
-
-
-@pytest.mark.usefixtures("without_video")
-@pytest.mark.parametrize("templated", [True, False])
-def test_a_prompt_that_holds_a_placeholder_is_refused(templated: bool) -> None:
-    processor = replace(FAMILIES["llava"], templated=templated).build()
-    with pytest.raises(RuntimeUseError, match=r"must not hold image placeholders.*remove <image>"):
-        find_adapter(find("llava").build()).encode(processor, ["<image> what?"], pictures(1))
 
 
 def test_a_row_without_the_image_that_it_needs_is_refused() -> None:

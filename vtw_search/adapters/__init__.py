@@ -35,6 +35,7 @@ from vtw_search.adapters.structure import (
     keeps_keys_and_values,
     layer_caches,
     layer_kinds,
+    most_positions,
     patched_by,
     structural_problem,
 )
@@ -122,6 +123,7 @@ __all__ = [
     "keeps_keys_and_values",
     "layer_caches",
     "layer_kinds",
+    "most_positions",
     "patched_by",
     "reads_sizes",
     "structural_problem",

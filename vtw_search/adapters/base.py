@@ -12,7 +12,7 @@ from torch import nn
 
 from vtw_search.adapters.model_shape import ShapeQuestions
 from vtw_search.adapters.parts import IMAGE, VIDEO, LayerArguments, Modality, VisionTower
-from vtw_search.adapters.prompts import check_prompt, content, tensors
+from vtw_search.adapters.prompts import content, prompt_parts, tensors
 from vtw_search.adapters.structure import last_layer_before_shared_keys, recount_problem
 from vtw_search.errors import ModelError, RuntimeUseError
 from vtw_search.facts import Missing, ModelFacts, ModelFingerprint, config_digest
@@ -139,20 +139,23 @@ class Adapter(ShapeQuestions):
     def encode(
         self, processor: Any, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]
     ) -> dict[str, torch.Tensor]:
-        """Return a left-padded batch for `generate`; one prompt (without template) and its images per row."""
+        """Return a left-padded batch for `generate`; one prompt (without template) and its images per row.
+
+        Raises:
+            RuntimeUseError: a row lacks the image that the family needs, or as `prompt_parts`.
+        """
         if self.needs_image and not all(images):
             remedy = "give every prompt one image at least"
             raise RuntimeUseError(
                 f"a prompt of {self.class_name} must have an image", value=list(prompts), remedy=remedy
             )
-        for prompt in prompts:
-            check_prompt(processor, prompt)
+        parts = [prompt_parts(processor, text, len(row)) for text, row in zip(prompts, images, strict=True)]
         if getattr(processor, "chat_template", None) is None:
-            texts = [self.plain_prompt(processor, text, len(row)) for text, row in zip(prompts, images, strict=True)]
+            texts = [self.plain_prompt(processor, str(text), len(others)) for *others, text in parts]
             flat = [list(row) for row in images] if any(images) else None
             encoded = processor(images=flat, text=texts, padding=True, padding_side="left", return_tensors="pt")
             return tensors(encoded)
-        chats = [[{"role": "user", "content": content(text, row)}] for text, row in zip(prompts, images, strict=True)]
+        chats = [[{"role": "user", "content": content(each, row)}] for each, row in zip(parts, images, strict=True)]
         encoded = processor.apply_chat_template(
             chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
             processor_kwargs={"padding": True, "padding_side": "left"},

@@ -111,6 +111,25 @@ def last_layer_before_shared_keys(config: Any) -> int | None:
     return min(max(number for number in own if kinds[number] == kinds[reader]) for reader in shared)
 
 
+def most_positions(config: Any) -> int | None:
+    """Return how many tokens the text model has positions for, those of scaled rotary embeddings included.
+
+    None where the config names no number.
+    """
+    text = config.get_text_config(decoder=True)
+    named = getattr(text, "max_position_embeddings", None)
+    if not named or named < 0:
+        return None
+    # Where kinds of layers have embeddings of their own, the number is that of all of them.
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    kind, factor = rope.get("rope_type", rope.get("type")), rope.get("factor") or 1
+    if kind in ("linear", "dynamic"):
+        return int(named * factor)
+    # These may name the number with or without the scaling, and the one without beside it.
+    original = rope.get("original_max_position_embeddings") or 0
+    return max(int(named), int(original * factor))
+
+
 def recount_problem(config: Any) -> Missing | None:
     """Say why positions cannot be numbered anew when tokens leave before the decoder, or return None."""
     text = config.get_text_config(decoder=True)

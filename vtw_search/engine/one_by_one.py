@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Self
@@ -11,7 +11,6 @@ from typing import Any, Self
 import torch
 from transformers import LogitsProcessorList
 
-from vtw_search.adapters import check_prompt
 from vtw_search.engine.failures import (
     CandidateError,
     Deadline,
@@ -20,7 +19,7 @@ from vtw_search.engine.failures import (
     out_of_memory_is_a_failure,
 )
 from vtw_search.engine.processors import Forced
-from vtw_search.errors import ModelError, RuntimeUseError, TaskError, shown
+from vtw_search.errors import ModelError
 from vtw_search.evaluation.divergence import kl_divergence
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.tasks import Sample
@@ -211,25 +210,6 @@ class BatchEvaluator:
 def visual_left(stages: Sequence[torch.Tensor], rows: int) -> list[list[int]]:
     """Return, per row, how many visual tokens are left after each stage, from one (B,) tensor per stage."""
     return torch.stack(list(stages), dim=1).tolist() if stages else [[] for _ in range(rows)]
-
-
-def check_images(samples: Iterable[Sample]) -> None:
-    """Open every image once, so that one that is broken is reported before hours of work."""
-    for sample in samples:
-        for image in sample.images:
-            try:
-                image.open()
-            except TaskError as error:
-                raise error.at(f"sample {shown(sample.id)}") from error
-
-
-def check_prompts(processor: Any, samples: Iterable[Sample]) -> None:
-    """Look at every prompt once, so that one that cannot be encoded is reported before hours of work."""
-    for sample in samples:
-        try:
-            check_prompt(processor, sample.prompt)
-        except RuntimeUseError as error:
-            raise TaskError(f"sample {sample.id!r}: {error}") from error
 
 
 def batches(samples: Sequence[Sample], size: int) -> Iterator[tuple[int, Sequence[Sample]]]:

@@ -24,6 +24,11 @@ class Splits:
     def __getitem__(self, split: str) -> tuple[Sample, ...]:
         return self.samples[split]
 
+    @property
+    def every(self) -> tuple[Sample, ...]:
+        """The samples of all splits."""
+        return tuple(sample for samples in self.samples.values() for sample in samples)
+
     def digest(self, split: str) -> str:
         """Hash the samples of one split, in order; every image is read once."""
         return self._digests[split]

@@ -36,8 +36,7 @@ class Study:
 
     def __init__(self, loaded: LoadedModel, splits: Splits, settings: StudySettings, progress: Progress) -> None:
         self.loaded, self.splits, self.settings, self.progress = loaded, splits, settings, progress
-        samples = [sample for each in splits.samples.values() for sample in each]
-        self.slices, self.scoring = Slices(samples, settings.pooled), Scoring(samples)
+        self.slices, self.scoring = Slices(splits.every, settings.pooled), Scoring(splits.every)
 
     def identity(self, splits: Sequence[str]) -> dict[str, Any]:
         """Return all that the records of `splits` depend on, apart from the policy and the rules that it uses.

@@ -17,6 +17,7 @@ from vtw_search.errors import TaskError
 from vtw_search.evaluation.metrics import find_metric
 from vtw_search.evaluation.tasks.picture import as_served
 from vtw_search.evaluation.tasks.slices import derived_slices
+from vtw_search.placeholders import has_placeholders
 
 # What Pillow's readers raise of a file that is no image, or a broken one; a broken PNG is a SyntaxError to it.
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -115,4 +116,6 @@ class Sample:
         parts += [image.digest() for image in self.images]
         parts += [f"{key}={value}" for key, value in sorted(self.slices.items())]
         parts += ["accept_empty"] if self.accept_empty else []
+        # Placeholders of another family were plain text once; what was measured then is another prompt.
+        parts += ["images at placeholders"] if has_placeholders(self.prompt) else []
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
