@@ -18,9 +18,9 @@ from vtw_search.adapters import Adapter, find_adapter, most_positions
 from vtw_search.config import load_config
 from vtw_search.driver import run_search
 from vtw_search.engine import check_images, check_prompts
-from vtw_search.errors import ModelError, TaskError
+from vtw_search.errors import DataWarning, ModelError, TaskError
 from vtw_search.evaluation.model import LoadedModel, load_model
-from vtw_search.evaluation.tasks import Sample
+from vtw_search.evaluation.tasks import Sample, digits
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,15 @@ def sample(name: str, prompt: str = "what?", *sizes: tuple[int, int]) -> Sample:
 
 def preflight(loaded: LoadedModel, samples: list[Sample], max_new_tokens: int = 8) -> None:
     check_prompts(loaded, samples, check_images(samples), max_new_tokens)
+
+
+def test_images_of_one_colour_are_counted_and_told_of(recwarn: pytest.WarningsRecorder) -> None:
+    check_images([sample("1", "what?", (64, 64), (9, 9)), sample("2")])
+    [told] = [str(each.message) for each in recwarn if each.category is DataWarning]
+    assert told.startswith("3 of 3 images show one colour and nothing else, such as that of sample '1'")
+    recwarn.clear()
+    check_images(list(digits.load_pool("holdout"))[:3])
+    assert not [each for each in recwarn if each.category is DataWarning]
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from PIL import Image
+
 from vtw_search.adapters import check_prompt, most_positions
-from vtw_search.errors import RuntimeUseError, TaskError, VtwError, shown
+from vtw_search.errors import DataWarning, RuntimeUseError, TaskError, VtwError, shown
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.tasks import Sample
+from vtw_search.evaluation.tasks.picture import is_blank
 from vtw_search.placeholders import split_at_images
 
 # Widths and heights of a sample's images.
@@ -20,15 +24,28 @@ _MERGED = 8
 def check_images(samples: Iterable[Sample]) -> dict[str, Sizes]:
     """Open every image once and return the sizes of the images of each sample, as the model gets them.
 
+    Those of one colour are counted, and a DataWarning tells of them.
+
     Raises:
         TaskError: an image is broken; names the sample.
     """
-    return {sample.id: _sizes(sample) for sample in samples}
+    sizes, blank = dict[str, Sizes](), list[str]()
+    for sample in samples:
+        images = _opened(sample)
+        sizes[sample.id] = tuple(image.size for image in images)
+        blank += [sample.id] * sum(map(is_blank, images))
+    if blank:
+        count = sum(map(len, sizes.values()))
+        text = (
+            f"{len(blank)} of {count} images show one colour and nothing else, such as that of sample {shown(blank[0])}"
+        )
+        warnings.warn(f"{text}; no answer can depend on them", DataWarning, stacklevel=2)
+    return sizes
 
 
-def _sizes(sample: Sample) -> Sizes:
+def _opened(sample: Sample) -> list[Image.Image]:
     try:
-        return tuple(image.open().size for image in sample.images)
+        return [image.open() for image in sample.images]
     except TaskError as error:
         raise error.at(f"sample {shown(sample.id)}") from error
 
@@ -65,8 +82,7 @@ def _check_longest(loaded: LoadedModel, samples: Sequence[Sample], sizes: Sizes,
     for _, place in sorted((-length, place) for place, length in enumerate(lengths)):
         sample = samples[place]
         with _told_of(sample, sizes):
-            images = [image.open() for image in sample.images]
-            tokens = loaded.adapter.encode(loaded.processor, [sample.prompt], [images])["input_ids"].shape[1]
+            tokens = loaded.adapter.encode(loaded.processor, [sample.prompt], [_opened(sample)])["input_ids"].shape[1]
         if most is None or tokens + max_new_tokens + _MERGED <= most:
             return
         if tokens + max_new_tokens > most:

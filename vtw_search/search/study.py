@@ -17,7 +17,7 @@ from vtw_search.evaluation.splits import Splits
 from vtw_search.evaluation.tasks import Sample
 from vtw_search.policies import Policy
 from vtw_search.records import TRANSIENT, Measured, Measurement, RecordStore, SampleRecord, digest_of
-from vtw_search.search.aggregate import accuracy_of, measurement_of
+from vtw_search.search.aggregate import measurement_of
 from vtw_search.search.front import worth_timing
 from vtw_search.search.profile import Profiler, profile_columns, profile_identity
 from vtw_search.search.racing import Course, Racing, brought_back
@@ -53,16 +53,13 @@ class Study:
 
     def scored_identity(self, splits: Sequence[str]) -> dict[str, Any]:
         """Return the identity of what follows from scores; it has the metrics' versions if they changed scores."""
-        return {**self.identity(splits), **({"metrics": self.scoring.versions} if self._rescored(splits) else {})}
-
-    def _rescored(self, splits: Sequence[str]) -> bool:
-        frame = self.store(splits).samples()
-        return not frame["score"].equals(self.scoring.scored(frame)["score"])
+        return {**self.identity(splits), **self.scoring.changed(self.store(splits).samples())}
 
     def names_of_records(self, splits: Sequence[str], policies: Sequence[Policy]) -> list[str]:
         """Return the names under which the ledger may know the records of `policies` on `splits`, today's first."""
-        today = digest_of({**self.scored_identity(splits), "versions": versions_of(*policies)})
-        if self._rescored(splits):
+        identity = self.scored_identity(splits)
+        today = digest_of({**identity, "versions": versions_of(*policies)})
+        if "metrics" in identity:
             return [today]
         rules = sorted({name for policy in policies for name in rules_of(policy)})
         return [today, *(digest_of(each.identity) for each in self.store(splits).former if each.holds(rules))]
@@ -191,9 +188,10 @@ class Study:
         groups = {str(digest): group for digest, group in frame.groupby("policy")}
         known = store.measurements(early)
         standing = _standing(known, frame, early, self.settings.time_all)
-        known |= self._scored_again(
-            store, [known[each.digest()] for each in candidates if each.digest() in standing], groups
-        )
+        stood = [known[policy.digest()] for policy in candidates if policy.digest() in standing]
+        for row in self.scoring.scored_again(stood, groups):
+            known[row.policy.digest()] = row
+            store.add_measurement(row)
         missing = [policy for policy in candidates if policy.digest() not in standing]
         if not missing:
             return
@@ -211,19 +209,6 @@ class Study:
             if row != known.get(row.policy.digest()):  # times that could not be taken are asked for once more
                 store.add_measurement(row)
             self.progress.advance()
-
-    def _scored_again(
-        self, store: RecordStore, rows: Sequence[Measurement], groups: Mapping[str, pd.DataFrame]
-    ) -> dict[str, Measurement]:
-        """Store rows that other versions of the metrics scored with the accuracies of today; their profile stays."""
-        metrics, found = self.scoring.versions, dict[str, Measurement]()
-        for row in rows:
-            if row.failure is None and row.metrics != metrics:
-                digest = row.policy.digest()
-                numbers = accuracy_of(groups[digest], groups[Policy.keep_all().digest()])
-                found[digest] = row.model_copy(update={**numbers, "metrics": metrics})
-                store.add_measurement(found[digest])
-        return found
 
     def _row(self, policy: Policy, groups: Mapping[str, pd.DataFrame], stopped: str | None) -> Measurement:
         names = dict.fromkeys((Policy.keep_all().digest(), policy.digest()))
