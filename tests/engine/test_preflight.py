@@ -25,13 +25,15 @@ from vtw_search.evaluation.tasks import Sample, digits
 
 @dataclass(frozen=True)
 class Plain:
-    """A picture of a size."""
+    """A picture of a size, a gradient unless it is blank."""
 
     width: int
     height: int
+    blank: bool = False
 
     def open(self) -> Image.Image:
-        return Image.new("RGB", (self.width, self.height), (9, 99, 9))
+        size = self.width, self.height
+        return Image.new("RGB", size) if self.blank else Image.linear_gradient("L").resize(size).convert("RGB")
 
     def size(self) -> tuple[int, int]:
         raise AssertionError("the header does not say how a picture stands")
@@ -50,9 +52,10 @@ def preflight(loaded: LoadedModel, samples: list[Sample], max_new_tokens: int = 
 
 
 def test_images_of_one_colour_are_counted_and_told_of(recwarn: pytest.WarningsRecorder) -> None:
-    check_images([sample("1", "what?", (64, 64), (9, 9)), sample("2")])
+    blank = replace(sample("1"), images=(Plain(64, 64, blank=True), Plain(9, 9, blank=True)))
+    check_images([blank, sample("2")])
     [told] = [str(each.message) for each in recwarn if each.category is DataWarning]
-    assert told.startswith("3 of 3 images show one colour and nothing else, such as that of sample '1'")
+    assert told.startswith("2 of 3 images show one colour and nothing else, such as that of sample '1'")
     recwarn.clear()
     check_images(list(digits.load_pool("holdout"))[:3])
     assert not [each for each in recwarn if each.category is DataWarning]
