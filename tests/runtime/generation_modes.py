@@ -23,7 +23,7 @@ from vtw_search.policies import ScorerChoice
 from vtw_search.scorers import SCORERS
 
 Inputs = dict[str, torch.Tensor]
-LAYER, STEPS = 3, 5
+LAYER, STEPS = 3, 4
 KEEP = {"nothing": None, "share": 0.5, "any": 0.5}
 
 
@@ -133,10 +133,8 @@ class Mode:
 
 
 def in_chunks(size: int) -> Way:
-    """Return a way to generate whose prefill comes in chunks; counted from the end if negative."""
-    return lambda case, inputs: case.generate(
-        inputs, prefill_chunk_size=size if size > 0 else inputs["input_ids"].shape[1] + size
-    )
+    """Return a way to generate whose prefill comes in chunks."""
+    return by(prefill_chunk_size=size)
 
 
 def embedded(case: Case, inputs: Inputs) -> torch.Tensor:
@@ -202,10 +200,6 @@ MODES = {
     "no cache": Mode(by(use_cache=False), PLAIN, "batch"),
     "sampling without a cache": Mode(by(**SAMPLING, use_cache=False), SAMPLED, "batch"),
     "beams without a cache": Mode(by(**BEAMS, use_cache=False), BEAM_SEARCH, "batch"),
-    "sampled beams without a cache": Mode(by(**BEAMS, **SAMPLING, use_cache=False), by(**BEAMS, **SAMPLING)),
-    "several beams each": Mode(
-        by(**BEAMS, num_return_sequences=2, use_cache=False), by(**BEAMS, num_return_sequences=2), "batch"
-    ),
     "several samples each": Mode(
         by(**SAMPLING, num_return_sequences=2, use_cache=False), by(**SAMPLING, num_return_sequences=2), "batch"
     ),
@@ -213,7 +207,6 @@ MODES = {
     "the model assists itself": Mode(assisted(same=True), PLAIN),
     "prompt lookup": Mode(by(prompt_lookup_num_tokens=3), PLAIN),
     "chunks of three": Mode(in_chunks(3), PLAIN, in_parts=True),
-    "all but the last token, then it": Mode(in_chunks(-1), PLAIN, in_parts=True),
     "batch in chunks": Mode(in_chunks(5), PLAIN, "batch", in_parts=True),
     "a chunk that holds all": Mode(in_chunks(1000), PLAIN),
     "padding on the left": Mode(padded_left, PLAIN),
