@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from vtw_search.files import with_home
 
 Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -48,7 +50,9 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 # An interval on a ratio of times needs three rounds.
 Repeats = Literal[0] | Annotated[int, Field(ge=3)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+# Names become those of files and folders.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(with_home)]
 
 
 class Group(BaseModel):
@@ -60,7 +64,7 @@ class Group(BaseModel):
 class ModelSettings(Group):
     """Which model, and how it computes."""
 
-    path: str
+    path: FilePath
     revision: str | None = None
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     dtype: Literal["bfloat16", "float16", "float32"] = "float32"
@@ -202,7 +206,7 @@ class SearchConfig(Group):
     """Everything a search depends on."""
 
     search: Name | None = None
-    runs: str = "runs"
+    runs: FilePath = "runs"
     seed: Annotated[int, Field(ge=0)] = 0
     batch_size: Count = 50
     timeout_s: Seconds | None = None

@@ -27,6 +27,8 @@ def _digits_read() -> Pools:
 
 
 def _jsonl(path: str) -> Pools:
+    if not isinstance(path, str):
+        raise TaskError("option path must be a text", value=path, remedy="quote it: '\"...\"'")
     return {"all": read_jsonl(Path(with_home(path)))}
 
 
