@@ -213,6 +213,7 @@ class SearchConfig(Group):
     samples: SampleSettings = SampleSettings()
     noise: NoiseSettings = NoiseSettings()
     worker: Annotated[int, Field(ge=0)] | None = None
+    wait_s: Annotated[float, Field(ge=0)] = 0.0
     sweep: str | None = None
     shared_default: bool = False
     model: ModelSettings
@@ -233,7 +234,7 @@ class SearchConfig(Group):
     @property
     def digest(self) -> str:
         """A hash of what decides the result."""
-        how = {"search", "runs", "sweep", "tracking", "storage", "worker"}
+        how = {"search", "runs", "sweep", "tracking", "storage", "worker", "wait_s"}
         decisive = self.model_dump(mode="json", exclude=how)
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
 

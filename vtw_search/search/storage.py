@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -73,7 +74,11 @@ class Storage:
             return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": self.patience.wait_s}})
         if self.kind == "journal":
             path = self.folder.absolute() / "optuna.journal"
-            return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path), _DEAD_LOCK_S)))
+            journal = JournalFileBackend(str(path), JournalFileOpenLock(str(path), _DEAD_LOCK_S))
+            for entry in journal.read_logs(0):
+                if not isinstance(entry, dict) or "op_code" not in entry:
+                    raise json.JSONDecodeError("no entry of a journal", str(entry)[:80], 0)
+            return JournalStorage(journal)
         assert self.url is not None
         return RDBStorage(_with_driver(self.url), engine_kwargs=self._client)
 
