@@ -2,6 +2,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
+# Quotes for the command line's grammar, so that a folder may be called anything; the shell reads it from a variable.
+export RUNS
+export QUOTED_RUNS := '$(subst ',\',$(RUNS))'
 TASKS ?=
 # One thread per test process: pytest-xdist runs as many of them as there are cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
@@ -9,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 .PHONY: search test test-all check format claims dashboard clean
 
 search: $(VENV)/ready  ## search all shipped tasks on the shipped model
-	$(BIN)/vtw-search runs=$(RUNS)
+	$(BIN)/vtw-search "runs=$$QUOTED_RUNS"
 
 test: $(VENV)/ready  ## the fast tests
 	$(PYTEST) -m "not slow"
@@ -31,7 +34,7 @@ claims: $(VENV)/ready  ## one table of everything that the experiments claim
 	$(BIN)/python -m experiments.claims
 
 dashboard: $(VENV)/ready  ## MLflow on the store that `make search` filled
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///$(RUNS)/mlflow.db --host 127.0.0.1
+	$(BIN)/python -m vtw_search.commands.dashboard "$$RUNS"
 
 clean:  ## remove the environment and caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,15 +11,20 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
+from vtw_search.databases import sqlite_url
 from vtw_search.errors import ConfigError, near_matches
+from vtw_search.files import with_home
+from vtw_search.overrides import check_values, home_expanded, is_setting, parsed, text_setting, unknown_setting
 from vtw_search.settings import SearchConfig, StorageSettings
 
 # Settings that begin empty and take entries of any name.
 _OPEN = ("limits.at_most", "limits.slices", "limits.weights", "limits.per_task", "space.recipes", "recipe")
 _Settings = TypeVar("_Settings", bound=BaseModel)
+# `conf/` makes URLs of folders with it, whatever they are called.
+OmegaConf.register_new_resolver("sqlite_url", sqlite_url, replace=True)
 
 
 def load_config(*overrides: str, config_dirs: Sequence[str] = ()) -> SearchConfig:
@@ -36,19 +40,22 @@ def compose_config(
     primary: str, model: type[BaseModel], overrides: Sequence[str], config_dirs: Sequence[str] = ()
 ) -> DictConfig:
     """Compose `conf/<primary>.yaml`; `model` knows its keys, for near matches. Raises ConfigError."""
+    config_dirs = [with_home(folder) for folder in config_dirs]
     for folder in config_dirs:
         if not Path(folder).is_dir():
             raise ConfigError("a folder of settings must exist", value=folder, remedy="correct --config-dir")
+    overrides = [home_expanded(override) for override in overrides]
     _check_choices(overrides)
-    extra = [f"hydra.searchpath=[{','.join('file://' + folder for folder in config_dirs)}]"] if config_dirs else []
+    check_values(parsed(overrides), model)
+    folders = ",".join(text_setting("", f"file://{folder}").removeprefix("=") for folder in config_dirs)
     try:
         with initialize_config_module("conf", version_base="1.3"):
             try:
-                return compose(primary, overrides=[*overrides, *extra])
+                return compose(primary, overrides=[*overrides, *([f"hydra.searchpath=[{folders}]"] if folders else [])])
             except MissingConfigException as error:
                 raise _unknown_option(error) from error
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
-        raise _bad_override(error, list(overrides), model) from error
+        raise _bad_override(error, overrides, model) from error
 
 
 def _check_choices(overrides: Sequence[str]) -> None:
@@ -79,6 +86,9 @@ def content_of(composed: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
         content = OmegaConf.to_container(_as_config(composed), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
+        if isinstance(error, InterpolationKeyError):
+            remedy = "${...} stands for another setting; where it is a text write \\${...}"
+            raise ConfigError(f"{str(error).splitlines()[0]} (in {key})", remedy=remedy) from error
         raise ConfigError(f"the setting {key} needs a value", remedy=f"add {key}=...") from error
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
@@ -89,7 +99,7 @@ def validated(model: type[_Settings], content: Mapping[str, Any]) -> _Settings:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ConfigError("; ".join(_problems(error))) from error
+        raise ConfigError("; ".join(_problems(error, model))) from error
 
 
 def _as_config(composed: DictConfig | Mapping[str, Any]) -> DictConfig:
@@ -114,7 +124,7 @@ def _check_storage(storage: StorageSettings) -> None:
         )
 
 
-def _problems(error: ValidationError) -> list[str]:
+def _problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """Return one text per setting; none of a setting whose parts are wrong, for those are named."""
     found: dict[str, list[Any]] = {}
     for detail in error.errors():
@@ -122,10 +132,13 @@ def _problems(error: ValidationError) -> list[str]:
         parts = (str(part) for part in detail["loc"])
         place = ".".join(part for part in parts if not re.search(r"[\[(]|^(float|int|str|constrained)", part))
         found.setdefault(place, []).append(detail)
-    return [_problem(place, found[place]) for place in found if not any(each.startswith(f"{place}.") for each in found)]
+    told = [place for place in found if not any(each.startswith(f"{place}.") for each in found)]
+    return [_problem(place, found[place], model) for place in told]
 
 
-def _problem(place: str, details: Sequence[Any]) -> str:
+def _problem(place: str, details: Sequence[Any], model: type[BaseModel]) -> str:
+    if details[0]["type"] == "extra_forbidden":
+        return unknown_setting(place, model)
     messages = [detail["msg"].removeprefix("Value error, ") for detail in details]
     first, *others = (message[0].lower() + message[1:] for message in messages)
     text = " or ".join(dict.fromkeys([first, *(other.removeprefix("input should be ") for other in others)]))
@@ -142,29 +155,13 @@ def _unknown_option(error: MissingConfigException) -> ConfigError:
 
 def _bad_override(error: Exception, overrides: list[str], model: type[BaseModel]) -> ConfigError:
     text = str(error).splitlines()[0]
-    key = re.search(r"(?:override|find|append to config. An item is already at) '([^'=]+)", text)
-    if key is None or "override" not in text.lower():
+    key = re.search(r"(?:override|find|append to config. An item is already at|delete from config.) '([^'=]+)", text)
+    if key is None or not re.search("override|delete", text, re.IGNORECASE):
         return ConfigError(text, value=" ".join(overrides), remedy="overrides look like group=option or key.sub=value")
-    # What is read from the group `task` is in `tasks`, where a configuration has them.
-    of_a_task = ["task", "task.path", "task.name", "task.max_new_tokens"]
-    known = [*_known_keys(model), *(of_a_task if "tasks" in model.model_fields else [])]
-    if key.group(1) in known:
-        remedy = f"write +{key.group(1)}.<task>.<limit>=<value>"
-        return ConfigError(f"entries are added to {key.group(1)} with a plus", value=" ".join(overrides), remedy=remedy)
-    for place in (place for place in _OPEN if place in known and key.group(1).startswith(f"{place}.")):
-        entry = next(each for each in overrides if each.startswith(key.group(1)))
+    if is_setting(key[1], model):
+        remedy = f"write +{key[1]}.<task>.<limit>=<value>"
+        return ConfigError(f"entries are added to {key[1]} with a plus", value=" ".join(overrides), remedy=remedy)
+    for place in (place for place in _OPEN if is_setting(place, model) and key[1].startswith(f"{place}.")):
+        entry = next(each for each in overrides if each.startswith(key[1]))
         return ConfigError(f"entries are added to {place} with a plus", value=entry, remedy=f"write +{entry}")
-    close = difflib.get_close_matches(key.group(1), known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
-    return ConfigError(f"unknown option {key.group(1)!r}", remedy=hint)
-
-
-def _known_keys(group: type[BaseModel], prefix: str = "") -> list[str]:
-    keys = []
-    for name, field in group.model_fields.items():
-        nested = field.annotation
-        if isinstance(nested, type) and issubclass(nested, BaseModel):
-            keys += [prefix + name, *_known_keys(nested, f"{prefix}{name}.")]
-        else:
-            keys.append(prefix + name)
-    return keys
+    return ConfigError(unknown_setting(key[1], model))

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from vtw_search.exploration import check_by_measuring, explored_alone, noise_of, racing_of
 from vtw_search.policies import Policy, PolicySet, save_policy
-from vtw_search.preparation import Prepared, limits_of, make_tracker, prepare, search_folder
+from vtw_search.preparation import Prepared, limits_of, make_tracker, owned, prepare, search_folder
 from vtw_search.progress import WorkProgress
 from vtw_search.provenance import command_line, provenance
 from vtw_search.records import KEY, Measured, export_records
@@ -70,9 +70,12 @@ def run_search(config: SearchConfig, console: Console | None = None) -> SearchRe
         console: where progress and tables go; stdout by default.
 
     Raises:
-        VtwError: a subclass says what is wrong with the configuration, the model, the data or the disk.
+        InUseError: another process runs the same search.
+        VtwError: another subclass says what is wrong with the configuration, the model, the data or the disk.
     """
-    return finish_search(prepare(config, console or Console()))
+    console = console or Console()
+    with owned(config, console) as owner:
+        return finish_search(prepare(config, console, owner))
 
 
 def finish_search(prepared: Prepared, explored: Mapping[str, Sequence[Policy]] | None = None) -> SearchResult:
@@ -85,7 +88,7 @@ def finish_search(prepared: Prepared, explored: Mapping[str, Sequence[Policy]] |
     config, console, splits, loaded = prepared.config, prepared.console, prepared.splits, prepared.loaded
     folder = search_folder(config)
     tracker = make_tracker(config, folder, console)
-    tracker.start(config.model_dump(mode="json", exclude={"worker"}), command_line())
+    tracker.start(config.model_dump(mode="json", exclude={"worker", "wait_s"}), command_line())
     try:
         with WorkProgress(console) as progress:
             tasks = {name: prepared.study(name, progress) for name in splits}

@@ -58,6 +58,12 @@ class StoreError(VtwError):
     """Records or results cannot be read or written."""
 
 
+class InUseError(VtwError):
+    """Another process works on what was asked for."""
+
+    exit_code = 4
+
+
 class OutOfReachError(VtwError):
     """No candidate, keep-all included, meets a limit on a cost."""
 

@@ -1,4 +1,4 @@
-"""Files: names that may be parts of paths, and atomic writes, after which a file is the old or the complete new one."""
+"""Small files: names that may be parts of paths, written whole or not at all, and read as what they must be."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, TypeAdapter, ValidationError, WithJsonSchema
 
 from vtw_search.errors import StoreError
 
+_Content = TypeVar("_Content")
 _PLAIN, _LONGEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*"), 100
 
 
@@ -57,3 +58,50 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
         with contextlib.suppress(OSError):
             staging.unlink(missing_ok=True)
     return path
+
+
+def with_home(path: str) -> str:
+    """Return a path with `~` at its beginning replaced by the user's home; one of an unknown user stays as it is."""
+    return os.path.expanduser(path)  # noqa: PTH111 - a path may be a Hub id, which stays as it is
+
+
+def read_json(path: Path, kind: TypeAdapter[_Content], remedy: str) -> _Content:
+    """Return the content of a JSON file as `kind`; StoreError with `remedy` if it is missing, torn or no such thing."""
+    try:
+        return kind.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise unreadable(path, error, remedy) from error
+
+
+def unreadable(path: Path, error: Exception, remedy: str) -> StoreError:
+    """Return the error of a file that cannot be read as what it must be."""
+    return StoreError(f"a stored file must be readable ({first_problem(error)})", value=str(path), remedy=remedy)
+
+
+def first_problem(error: Exception) -> str:
+    """Return in one short line what is wrong with a file's content."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))[:200]
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def remembered(
+    path: Path, kind: TypeAdapter[_Content], make: Callable[[], _Content], say: Callable[[str], None]
+) -> _Content:
+    """Return what `path` holds; where it is missing, or damaged, which is said, it is made and stored first.
+
+    Args:
+        path: of a JSON file.
+        kind: of its content.
+        make: returns the content; it may take long.
+        say: takes one sentence for the user.
+    """
+    try:
+        return read_json(path, kind, "it is made anew")
+    except StoreError as error:
+        if path.exists():
+            say(str(error))
+    content = make()
+    write_text_atomically(path, kind.dump_json(content).decode() + "\n")
+    return content

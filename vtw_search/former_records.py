@@ -6,17 +6,20 @@ files. Of what is still computed in the same way nothing is measured again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from vtw_search.files import read_json
 from vtw_search.versions import Versions, registered_versions, still_hold
 
 # What such an identity has and today's has not.
 _FORMER = ("operators", "scorers", "files")
 Identity = Mapping[str, Any]
+_IDENTITY = TypeAdapter(dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def find_former(root: Path, identity: Identity, former: Callable[[], Sequence[Id
     """
     common = {name: value for name, value in identity.items() if name not in ("tensors", "settings")}
     for path in sorted(root.glob("*/identity.json")):
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path, _IDENTITY, "move its folder away; what is in it is measured again when it is needed")
         if _FORMER[0] not in stored or {name: value for name, value in stored.items() if name not in _FORMER} != common:
             continue
         if any(stored["files"] == each["files"] for each in former()):

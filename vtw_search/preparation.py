@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from vtw_search.engine import check_images, check_prompts
 from vtw_search.errors import ConfigError
@@ -16,7 +20,9 @@ from vtw_search.evaluation.model import LoadedModel, load_model
 from vtw_search.evaluation.revision import is_commit
 from vtw_search.evaluation.splits import Splits, counts_text, make_splits
 from vtw_search.evaluation.tasks import DOWNSAMPLING_FAILS, load_pools
-from vtw_search.files import write_text_atomically
+from vtw_search.files import unreadable, write_text_atomically
+from vtw_search.locks import locked
+from vtw_search.ownership import Ownership
 from vtw_search.policies import Certificate, Policy
 from vtw_search.progress import WorkProgress
 from vtw_search.search.certificate import model_certificate
@@ -68,10 +74,19 @@ def search_folder(config: SearchConfig) -> Path:
     return Path(config.runs) / config.search_name
 
 
-def prepare(config: SearchConfig, console: Console) -> Prepared:
+def owned(config: SearchConfig, console: Console) -> Ownership:
+    """Return the right to run a search, not taken yet: workers share it, and any other process has it alone."""
+    alone, folder = config.worker is None, search_folder(config)
+    what = "a search" if alone else f"worker {config.worker}"
+    say = partial(console.print, highlight=False, markup=False)
+    return Ownership(folder, what, shared=not alone, wait_s=config.wait_s, say=say)
+
+
+def prepare(config: SearchConfig, console: Console, owner: Ownership) -> Prepared:
     """Check what can be checked and load the model, before anything is measured; raises as `run_search`."""
     folder = search_folder(config)
-    console.print(f"loading {', '.join(config.named_tasks)} and {config.model.path}", highlight=False)
+    say = partial(console.print, highlight=False, markup=False)
+    say(f"loading {', '.join(config.named_tasks)} and {config.model.path}")
     splits = {name: _load_splits(task, config) for name, task in config.named_tasks.items()}
     sizes = {name: check_images(task.every) for name, task in splits.items()}
     _say_what_is_certifiable(config, splits, console)
@@ -83,9 +98,10 @@ def prepare(config: SearchConfig, console: Console) -> Prepared:
     for name in splits:
         _pooled(config, name, loaded)
     make_tracker(config, folder, console)
+    owner.take()
     _save_config(config, folder, loaded.facts.fingerprint.revision)
-    certificate = model_certificate(loaded, folder, lambda text: console.print(text, highlight=False))
-    console.print(f"search [bold]{config.search_name}[/] in {folder}\n{counts_text(splits)}", highlight=False)
+    certificate = model_certificate(loaded, folder, say)
+    say(f"search {config.search_name} in {folder}\n{counts_text(splits)}")
     return Prepared(config, console, splits, loaded, space, certificate, _opened_storage(config, folder, console))
 
 
@@ -123,9 +139,8 @@ def load(config: SearchConfig, dtype: str | None = None, *, revision: str | None
 
 def _opened_storage(config: SearchConfig, folder: Path, console: Console) -> Storage:
     asked = config.storage
-    storage = make_storage(
-        asked.name, folder, asked.url, asked.patience_s, lambda text: console.print(text, highlight=False)
-    )
+    say = partial(console.print, highlight=False, markup=False)
+    storage = make_storage(asked.name, folder, asked.url, asked.patience_s, say)
     # One that does not answer is told before anything is measured.
     storage.studies  # noqa: B018
     return storage
@@ -171,14 +186,14 @@ def make_tracker(config: SearchConfig, folder: Path, console: Console) -> Tracke
     settings = TrackingSettings(tracking.uri, tracking.experiment, tracking.timeout_s)
     return MlflowTracker(
         settings, config.search_name, folder, config.sweep,
-        warn=lambda message: console.print(f"[yellow]warning:[/] {message}", highlight=False),
+        warn=lambda message: console.print(f"[yellow]warning:[/] {escape(message)}", highlight=False),
     )  # fmt: skip
 
 
 def _saved_commit(config: SearchConfig, folder: Path) -> str | None:
     """Return the commit that a search under this name began with; a branch may have moved on since then."""
     path = folder / "config.yaml"
-    before = yaml.safe_load(path.read_text())["model"] if path.exists() else {}
+    before = _stored_config(path)["model"] if path.exists() else {}
     return before.get("revision") if before.get("path") == config.model.path else None
 
 
@@ -194,8 +209,9 @@ def _save_config(config: SearchConfig, folder: Path, commit: str | None = None) 
     content["model"]["revision"] = commit or config.model.revision
     content["tracking"]["uri"] = config.tracking.uri and redact(config.tracking.uri)
     content["storage"]["url"] = config.storage.url and redact(config.storage.url)
-    if path.exists():
-        before = yaml.safe_load(path.read_text())
+    # Several workers may begin at the same time: one of them decides what is fixed.
+    with locked(folder / "config.lock", f"the settings of {config.search_name}"):
+        before = _stored_config(path) if path.exists() else content
         if not is_commit(before["model"]["revision"]):
             before["model"]["revision"] = content["model"]["revision"]
         changed = [key for key in _FIXED if before.get(key) != content[key]]
@@ -205,7 +221,24 @@ def _save_config(config: SearchConfig, folder: Path, commit: str | None = None) 
                 value={key: content[key] for key in changed},
                 remedy="choose another search=<name>; limits, tasks and tracking may change under the same name",
             )
-    write_text_atomically(path, yaml.safe_dump(content, sort_keys=False))
+        write_text_atomically(path, yaml.safe_dump(content, sort_keys=False))
+
+
+class _StoredConfig(BaseModel):
+    """What is read again of a saved configuration; the rest of it is only held against what is asked for."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: dict[str, Any]
+
+
+def _stored_config(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _StoredConfig.model_validate(content).model_dump()
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        remedy = f"delete it if the search began with the {', '.join(_FIXED)} that are asked for now"
+        raise unreadable(path, error, remedy) from error
 
 
 def _space(config: SearchConfig, loaded: LoadedModel) -> Space:

@@ -18,7 +18,7 @@ from vtw_search.facts import ModelFacts
 from vtw_search.files import PlainName
 from vtw_search.policies import Policy
 from vtw_search.recipes import find_recipe, recipe_policy
-from vtw_search.settings import Count, Group, ModelSettings, Repeats, TrackingSettings
+from vtw_search.settings import Count, FilePath, Group, ModelSettings, Repeats, TrackingSettings
 
 Axis = Annotated[tuple[Count, ...], Field(min_length=1)]
 
@@ -82,10 +82,10 @@ class ProfileConfig(Group):
     """Everything a profile depends on."""
 
     name: PlainName | None = None
-    runs: str = "runs"
+    runs: FilePath = "runs"
     model: ModelSettings
     weights: Literal["load", "random"] = "load"
-    policy: str | None = None
+    policy: FilePath | None = None
     policy_task: str | None = None
     recipe: RecipeSettings | None = None
     profile: RegimeSettings = RegimeSettings()

@@ -7,12 +7,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from rich.console import Console
+from rich.markup import escape
 
 from profilers.environment import Environment
 from profilers.timing import ProtocolSettings
@@ -21,6 +23,7 @@ from vtw_search.errors import ConfigError, ModelError
 from vtw_search.evaluation.model import DTYPES, load_model, usable_device
 from vtw_search.facts import ModelFacts
 from vtw_search.files import write_text_atomically
+from vtw_search.ownership import Ownership
 from vtw_search.policies import Certificate, Policy, load_policy
 from vtw_search.profile_config import ProfileConfig
 from vtw_search.profiling.architectures import build_on_meta, build_random, load_architecture
@@ -59,6 +62,12 @@ def run_profile(config: ProfileConfig, console: Console | None = None) -> Profil
         VtwError: a subclass says what is wrong with the configuration, the policy or the model.
     """
     console = console or Console()
+    folder = Path(config.runs) / config.profile_name
+    with Ownership(folder, "a profile", say=partial(console.print, highlight=False, markup=False)) as owner:
+        return _profiled(config, console, folder, owner)
+
+
+def _profiled(config: ProfileConfig, console: Console, folder: Path, owner: Ownership) -> ProfileResult:
     model, revision = _model(config)
     adapter = find_adapter(model)
     asked = _asked(config, adapter.facts(model))
@@ -68,9 +77,10 @@ def run_profile(config: ProfileConfig, console: Console | None = None) -> Profil
     counted = _audited(adapter, model, config)
     unchecked = _unchecked(adapter, model, asked.certificate)
     if unchecked is not None:
-        console.print(f"[yellow]warning:[/] {unchecked}", highlight=False)
+        console.print(f"[yellow]warning:[/] {escape(unchecked)}", highlight=False)
     about = _about(policy, unchecked, runner.environment(), counted)
-    folder, rows = Path(config.runs) / config.profile_name, list[RegimeRow]()
+    rows = list[RegimeRow]()
+    owner.take()
     _begin(folder, config, about, revision)
     for row in runner.rows(grid):
         console.print(f"{row.regime.label()}: {row.status}", highlight=False, markup=False)
@@ -209,7 +219,8 @@ def _show(result: ProfileResult, title: str, counted: CountedPrompt, console: Co
     for sentence in sentences(result.rows):
         console.print(sentence, highlight=False, markup=False)
     modules = len(counted.audit)
-    console.print(f"macs: closed form and two counters agree on {modules} modules; files: {result.folder}")
+    text = f"macs: closed form and two counters agree on {modules} modules; files: {result.folder}"
+    console.print(text, markup=False)
 
 
 def _track(result: ProfileResult, config: ProfileConfig, console: Console) -> None:
@@ -223,5 +234,5 @@ def _track(result: ProfileResult, config: ProfileConfig, console: Console) -> No
         config.model_dump(mode="json"),
         result.rows,
         shlex.join([Path(sys.argv[0]).name, *map(redact, sys.argv[1:])]),
-        warn=lambda message: console.print(f"[yellow]warning:[/] {message}", highlight=False),
+        warn=lambda message: console.print(f"[yellow]warning:[/] {escape(message)}", highlight=False),
     )

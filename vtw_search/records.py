@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from vtw_search.errors import StoreError
-from vtw_search.files import write_atomically, write_text_atomically
+from vtw_search.files import unreadable, write_atomically, write_text_atomically
 from vtw_search.former_records import FormerStore, Identity, find_former
+from vtw_search.lines import Lines
 from vtw_search.policies import Policy
 from vtw_search.versions import rules_of, still_hold, versions_of
 
@@ -156,13 +156,12 @@ class RecordStore:
     What was made by another version of an operator or scorer than today's is left alone.
     """
 
-    def __init__(
-        self, folder: Path, identity: dict[str, Any], profile: str = "", former: Sequence[FormerStore] = ()
-    ) -> None:
-        self.folder, self.former = folder, former
-        self._measurements = folder / f"measurements{profile}.jsonl"
-        if not (folder / "identity.json").exists():
-            write_text_atomically(folder / "identity.json", json.dumps(identity, indent=2, sort_keys=True) + "\n")
+    def __init__(self, folder: Path, identity: dict[str, Any], profile: str = "") -> None:
+        self.folder, self.former = folder, tuple[FormerStore, ...]()
+        self._measurements = _measurements_of(folder / f"measurements{profile}.jsonl")
+        text, path = json.dumps(identity, indent=2, sort_keys=True) + "\n", folder / "identity.json"
+        if not path.exists() or path.read_bytes() != text.encode():  # damaged: the folder's name is of this very text
+            write_text_atomically(path, text)
 
     @classmethod
     def of_identity(
@@ -178,8 +177,9 @@ class RecordStore:
             former: returns the forms that this identity had before.
         """
         content = {"records": RECORDS_VERSION, **identity}
-        found = tuple(find_former(root, content, former))
-        return cls(root / digest_of(content), content, f"-{digest_of(profile)}", found)
+        store = cls(root / digest_of(content), content, f"-{digest_of(profile)}")
+        store.former = tuple(find_former(root, content, former))  # when its own identity is there, and whole
+        return store
 
     def add_samples(self, records: Sequence[SampleRecord]) -> None:
         """Store records as one shard."""
@@ -206,9 +206,8 @@ class RecordStore:
         found = [frame_of([])]
         for each in self.former:
             rules = {Policy.keep_all().digest(): list[str]()}
-            for path in (*each.folder.glob("measurements*.jsonl"), self._measurements):
-                policies = (Measurement.model_validate_json(line).policy for line in _complete_lines(path))
-                rules |= {policy.digest(): rules_of(policy) for policy in policies}
+            for lines in (*map(_measurements_of, each.folder.glob("measurements*.jsonl")), self._measurements):
+                rules |= {row.policy.digest(): rules_of(row.policy) for row in lines.rows()}
             rows = pd.concat([frame_of([]), *map(self._read, sorted(each.folder.glob("samples-*.parquet")))])
             holds = {digest: each.holds(rules.get(digest)) for digest in rows["policy"].unique()}
             found.append(rows[rows["policy"].map(holds).astype(bool)])
@@ -224,16 +223,12 @@ class RecordStore:
         try:
             rows = pd.read_parquet(path)
             return rows.assign(versions=rows.get("versions", "{}")).astype(_COLUMN_TYPES)
-        except (OSError, ValueError) as error:
-            remedy = f"{error}; delete it, its samples will be scored again"
-            raise StoreError("a shard must be readable", value=str(path), remedy=remedy) from error
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise unreadable(path, error, "delete it; its samples are scored again") from error
 
     def add_measurement(self, measurement: Measurement) -> None:
-        """Append a measurement."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".lock"):
-            lines = [*_complete_lines(self._measurements), measurement.model_dump_json()]
-            write_text_atomically(self._measurements, "\n".join(lines) + "\n")
+        """Append a measurement; it is on the disk when this returns."""
+        self._measurements.append(measurement)
 
     def measurements(self, stopped: Mapping[str, str] | None = None) -> dict[str, Measurement]:
         """Return the measurements by policy digest.
@@ -259,14 +254,9 @@ class RecordStore:
     def _all_measurements(self) -> Iterator[Measurement]:
         """Yield what would come out the same now, in the order of measuring."""
         for each in self.former:
-            for line in _complete_lines(each.folder / self._measurements.name):
-                measurement = Measurement.model_validate_json(line)
-                if each.holds(rules_of(measurement.policy)):
-                    yield measurement
-        for line in _complete_lines(self._measurements):
-            measurement = Measurement.model_validate_json(line)
-            if still_hold(measurement.versions):
-                yield measurement
+            rows = _measurements_of(each.folder / self._measurements.path.name).rows()
+            yield from (row for row in rows if each.holds(rules_of(row.policy)))
+        yield from (row for row in self._measurements.rows() if still_hold(row.versions))
 
 
 def _worth(measurement: Measurement) -> tuple[bool, bool, bool, int]:
@@ -306,11 +296,8 @@ def digest_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _complete_lines(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return text[: text.rfind("\n") + 1].splitlines()
+def _measurements_of(path: Path) -> Lines[Measurement]:
+    return Lines(path, TypeAdapter(Measurement), "remove that line; its policy is profiled again")
 
 
 def export_records(frame: pd.DataFrame, measurements: Iterable[Measurement], folder: Path) -> list[Path]:

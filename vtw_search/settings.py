@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from vtw_search.files import PlainName
+from vtw_search.files import PlainName, with_home
 
 Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -50,6 +50,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 # An interval on a ratio of times needs three rounds.
 Repeats = Literal[0] | Annotated[int, Field(ge=3)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(with_home)]
 
 
 class Group(BaseModel):
@@ -61,7 +62,7 @@ class Group(BaseModel):
 class ModelSettings(Group):
     """Which model, and how it computes."""
 
-    path: str
+    path: FilePath
     revision: str | None = None
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     dtype: Literal["bfloat16", "float16", "float32"] = "float32"
@@ -209,13 +210,14 @@ class SearchConfig(Group):
     """Everything a search depends on."""
 
     search: PlainName | None = None
-    runs: str = "runs"
+    runs: FilePath = "runs"
     seed: Annotated[int, Field(ge=0)] = 0
     batch_size: Count = 50
     timeout_s: Seconds | None = None
     samples: SampleSettings = SampleSettings()
     noise: NoiseSettings = NoiseSettings()
     worker: Annotated[int, Field(ge=0)] | None = None
+    wait_s: Annotated[float, Field(ge=0)] = 0.0
     sweep: str | None = None
     shared_default: bool = False
     model: ModelSettings
@@ -236,7 +238,7 @@ class SearchConfig(Group):
     @property
     def digest(self) -> str:
         """A hash of what decides the result."""
-        how = {"search", "runs", "sweep", "tracking", "storage", "worker"}
+        how = {"search", "runs", "sweep", "tracking", "storage", "worker", "wait_s"}
         decisive = self.model_dump(mode="json", exclude=how)
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
 

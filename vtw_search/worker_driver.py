@@ -11,15 +11,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, Field, TypeAdapter
 from rich.console import Console
 
 from vtw_search.driver import SearchResult, finish_search
+from vtw_search.errors import PolicyFileError, StoreError
 from vtw_search.exploration import check_by_measuring, judged, racing_of, sampler_settings
-from vtw_search.files import write_text_atomically
-from vtw_search.policies import Policy
-from vtw_search.preparation import Prepared, limits_of, prepare, search_folder
+from vtw_search.files import read_json, write_text_atomically
+from vtw_search.policies import Policy, load_policy
+from vtw_search.preparation import Prepared, limits_of, owned, prepare, search_folder
 from vtw_search.progress import WorkProgress
 from vtw_search.search.board import Board
 from vtw_search.search.leases import LeaseHolder
@@ -50,7 +53,13 @@ def run_worker(config: SearchConfig, console: Console | None = None) -> SearchRe
     Raises:
         VtwError: as `run_search`; also when the storage does not answer.
     """
-    prepared = prepare(config, console or Console())
+    console = console or Console()
+    with owned(config, console) as owner:
+        return _work(prepare(config, console, owner))
+
+
+def _work(prepared: Prepared) -> SearchResult | None:
+    config = prepared.config
     name, seconds = f"worker {config.worker}", config.storage.lease_s
     with LeaseHolder(prepared.storage.leases(), _owner(name), seconds) as leases:
         team = Team(leases, pause_s=min(1.0, seconds / 10))
@@ -106,17 +115,40 @@ def _finish(prepared: Prepared, studies: dict[str, Study], explored: dict[str, l
     parts = [config.digest, *(study.scored_identity(SEARCH_SPLITS) for study in studies.values())]
     explored_rules = versions_of(*(policy for task in explored for policy in explored[task]))
     found = _digest([*parts, explored_rules, {task: [each.digest() for each in explored[task]] for task in explored}])
-    finished = json.loads(path.read_text()) if path.exists() else {}
-    policy_file = search_folder(config) / "policy.json"
-    if finished.get("search") == found and policy_file.exists():
-        prepared.say(f"worker {config.worker}: nothing is left to do, {finished['by']} finished it: {policy_file}")
+    finished, policy_file = _stored(path, prepared), search_folder(config) / "policy.json"
+    if finished is not None and finished.search == found and _is_whole(policy_file, prepared):
+        prepared.say(f"worker {config.worker}: nothing is left to do, {finished.by} finished it: {policy_file}")
         return None
     prepared.say(f"worker {config.worker}: everything is measured, finishes the search")
     result = finish_search(prepared, explored)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    content = {"search": found, "by": f"worker {config.worker}", "time": now}
-    write_text_atomically(path, json.dumps(content, indent=2) + "\n")
+    content = _Finished(search=found, by=f"worker {config.worker}")
+    write_text_atomically(path, content.model_dump_json(indent=2) + "\n")
     return result
+
+
+class _Finished(BaseModel):
+    """That a search is finished, with which candidates, by whom and when."""
+
+    search: str
+    by: str
+    time: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def _is_whole(policy_file: Path, prepared: Prepared) -> bool:
+    try:
+        load_policy(policy_file)
+    except PolicyFileError as error:
+        prepared.say(str(error))
+        return False
+    return True
+
+
+def _stored(path: Path, prepared: Prepared) -> _Finished | None:
+    try:
+        return read_json(path, TypeAdapter(_Finished), "the search is finished once more") if path.exists() else None
+    except StoreError as error:
+        prepared.say(str(error))
+        return None
 
 
 def _digest(content: Sequence[Any]) -> str:

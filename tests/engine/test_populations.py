@@ -21,12 +21,12 @@ from experiments.model_coverage.probes import family_probes
 from tests.conftest import make_inputs, make_tiny_llava
 from tests.engine.populations import random_policies
 from vtw_search.adapters import Adapter, find_adapter
-from vtw_search.runtime.deviation import deviation
 from vtw_search.engine.one_pass import Prompt, logits_of, run_one_pass
 from vtw_search.operators import NOTHING_ASKED, OPERATORS, Request
 from vtw_search.policies import Policy, ScorerChoice, Stage
 from vtw_search.profiling.schedule import tokens_per_layer, visual_counts
 from vtw_search.runtime import make_ready, run_under_policy
+from vtw_search.runtime.deviation import deviation
 from vtw_search.scorers import SCORERS
 from vtw_search.scorers.base import PlainScorer, View
 from vtw_search.search.proxy import kept_shares, sweep_of

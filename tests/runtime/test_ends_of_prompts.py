@@ -13,11 +13,11 @@ from tests.runtime.masked_oracle import MaskedOracle
 from tests.runtime.test_generation_modes import POLICIES, case_of, possible
 from tests.runtime.test_stages import FAMILIES
 from vtw_search import Policy, apply_policy
-from vtw_search.runtime.deviation import deviation
 from vtw_search.engine.one_pass import Prompt, logits_of, run_one_pass
 from vtw_search.errors import PolicyError, RuntimeUseError
 from vtw_search.profiling.schedule import tokens_per_layer
 from vtw_search.runtime import make_ready
+from vtw_search.runtime.deviation import deviation
 from vtw_search.tokens import TokenLayout
 
 

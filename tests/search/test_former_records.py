@@ -23,7 +23,7 @@ from vtw_search.policies import Policy, ScorerChoice, Stage
 from vtw_search.records import frame_of
 from vtw_search.scorers import SCORERS
 from vtw_search.search.examination import Examination
-from vtw_search.search.ledger import HoldoutLedger
+from vtw_search.search.ledger import HoldoutLedger, Look
 from vtw_search.search.limits import Limits
 from vtw_search.search.noise import NoiseQuestion
 from vtw_search.search.study import Study
@@ -127,10 +127,11 @@ def test_what_was_measured_before_is_not_measured_again(
     study.measure_holdout(PRUNED)
     for split, policies, under in (("confirmation", PRUNED, LIMITS), ("holdout", PRUNED, None)):
         records = digest(former_identity(study, CONFIRMATION if under else HOLDOUT))
-        ledger.add(
-            "s", "t", study.splits.digest(split), policies.label(), split, records=records,
-            under=None if under is None else digest(dict(under.as_dict())),
+        noted = Look(
+            search="s", task="t", samples=study.splits.digest(split), policy=policies.label(), split=split,
+            records=records, under=None if under is None else digest(dict(under.as_dict())),
         )  # fmt: skip
+        ledger.look(noted, [])
     as_before(study, SEARCH_SPLITS, CONFIRMATION, HOLDOUT)
     passes.clear()
     study, examination = make(), Examination(make(), ledger, "s")

@@ -123,6 +123,13 @@ def test_a_torn_journal_is_an_error_that_says_what_to_do(tmp_path: Path) -> None
     assert len(record(make_storage("journal", tmp_path, None, 1, lambda text: None)).trials) == 3
 
 
+@pytest.mark.parametrize("content", [b"\xcd\x07\n", b"[1]\n", b'{"a": 1}\n', b"{\n{\n"])
+def test_a_journal_that_is_none_is_an_error_that_says_what_to_do(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "optuna.journal").write_bytes(content)
+    with pytest.raises(StoreError, match="a study can be deleted: it is made anew"):
+        record(make_storage("journal", tmp_path, None, 1, lambda text: None))
+
+
 def test_a_journal_lock_of_a_killed_process_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vtw_search.search.storage._DEAD_LOCK_S", 3)
     (tmp_path / "optuna.journal.lock").touch()

@@ -22,8 +22,9 @@ COMMAND = "vtw-search model=reference task=digits_read"
 def _no_waiting_for_the_disk() -> Iterator[None]:
     """Let SQLite skip its flushes: they are most of the time of a run."""
 
-    def skip(connection: sqlite3.Connection, _record: object) -> None:
-        connection.execute("PRAGMA synchronous = OFF")
+    def skip(connection: object, _record: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
 
     event.listen(Engine, "connect", skip)
     yield

@@ -119,7 +119,7 @@ def test_a_refused_uri_is_redacted() -> None:
 def test_paths_do_not_depend_on_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     here, file = tmp_path.as_uri(), TrackingSettings("sqlite:///runs/mlflow.db?timeout=5")
-    assert file.resolved_uri == f"sqlite:///{tmp_path}/runs/mlflow.db?timeout=5"
+    assert file.resolved_uri == f"sqlite+pysqlite:///{tmp_path}/runs/mlflow.db?timeout=5"
     assert file.artifact_location(Path("elsewhere/s")) == f"{here}/runs/mlartifacts"
     assert TrackingSettings("postgresql://host/db").artifact_location(Path("runs/s")) == f"{here}/runs/mlartifacts"
     assert TrackingSettings("http://host").artifact_location(Path("runs/s")) is None

@@ -118,7 +118,7 @@ def test_the_cause_is_the_store_s_not_the_search_s(tmp_path: Path) -> None:
 
 
 def test_another_search_that_holds_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vtw_search.tracking.store._LOCK_S", 0.1)
+    monkeypatch.setattr("vtw_search.tracking.store.WAIT_S", 0.1)
     with FileLock(tmp_path / ".mlflow.db.lock"):
         (warning,), _ = track(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
-    assert "could not be acquired" in warning
+    assert "MLflow's database must be free within 0.1 s" in warning

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
-from vtw_search.errors import VtwError
+from vtw_search.errors import ConfigError, VtwError, near_matches
 
 # What a shell reports of a command that a closed pipe has ended.
 _BROKEN_PIPE = 128 + 13
@@ -24,6 +27,40 @@ def run_command(name: str, needed: Sequence[str], work: Callable[[], None], inte
         with_errors_in_one_line(name, work)
     except KeyboardInterrupt:
         stop(name, interrupted, 130)
+
+
+def hydra_arguments(name: str) -> argparse.Namespace:
+    """Return Hydra's view of the command line, in which `~` has become the user's home, as in a shell.
+
+    Raises:
+        ConfigError: an option stands between overrides, or there is no such option.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    from vtw_search.overrides import home_expanded
+
+    sys.argv[1:] = map(home_expanded, sys.argv[1:])  # where Hydra reads it, too
+    parser = get_args_parser()
+    parser.error = partial(_refuse, name)  # type: ignore[method-assign]
+    arguments, left = parser.parse_known_args()
+    if left:
+        options = [option for action in parser._actions for option in action.option_strings]
+        raise _misplaced(name, arguments.overrides, left, options)
+    return arguments
+
+
+def _refuse(name: str, message: str) -> NoReturn:
+    raise ConfigError(message, remedy=f"{name} --help lists what can be set")
+
+
+def _misplaced(name: str, overrides: Sequence[str], left: Sequence[str], options: Sequence[str]) -> ConfigError:
+    unknown = [argument for argument in left if argument.startswith("-")]
+    if unknown:
+        return ConfigError(f"unknown option {unknown[0]!r}", remedy=near_matches(unknown[0], options))
+    late = {*overrides, *left}
+    first = [argument for argument in sys.argv[1:] if argument not in late]
+    remedy = f"write {shlex.join([name, *first, *(each for each in sys.argv[1:] if each in late)])}"
+    return ConfigError("options come before all overrides", value=" ".join(first), remedy=remedy)
 
 
 def with_errors_in_one_line(name: str, work: Callable[[], None]) -> None:

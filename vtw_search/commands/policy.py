@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from vtw_search.errors import VtwError
+from vtw_search.files import with_home
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,7 +53,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     loaded = load_model(
-        arguments.model, revision=arguments.revision, device=arguments.device, dtype=arguments.dtype,
+        with_home(arguments.model), revision=arguments.revision, device=arguments.device, dtype=arguments.dtype,
         attention=arguments.attention,
     )  # fmt: skip
     facts, adapter = loaded.facts, loaded.adapter

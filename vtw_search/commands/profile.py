@@ -7,7 +7,8 @@ import sys
 from importlib import resources
 from pathlib import Path
 
-from vtw_search.commands.entry import run_command
+from vtw_search.commands.entry import hydra_arguments, run_command
+from vtw_search.errors import ConfigError
 
 _USAGE = """vtw-profile: what a policy costs and gains, in every regime asked for.
 
@@ -25,7 +26,6 @@ def main() -> None:
 
 
 def _run() -> None:
-    from hydra._internal.utils import get_args_parser
     from rich.console import Console
     from transformers.utils import logging
 
@@ -34,10 +34,13 @@ def _run() -> None:
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    arguments = get_args_parser().parse_args()
+    arguments = hydra_arguments("vtw-profile")
     if arguments.help:
         print(_USAGE, resources.files("conf").joinpath("vtw_profile.yaml").read_text(), sep="\n", end="")
         return
+    if arguments.multirun:
+        remedy = "give an axis its values in brackets: 'profile.batch=[1,8]'"
+        raise ConfigError("one profile has all its regimes; there is no --multirun", remedy=remedy)
     extra = [str(Path(arguments.config_dir).resolve())] if arguments.config_dir else []
     config = load_profile_config(*arguments.overrides, config_dirs=extra)
     run_profile(config, Console(width=max(150, shutil.get_terminal_size((150, 24)).columns)))

@@ -10,12 +10,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from vtw_search.commands.entry import run_command, told, with_errors_in_one_line
-
-if TYPE_CHECKING:
-    from hydra.core.override_parser.types import Override
+from vtw_search.commands.entry import hydra_arguments, run_command, told, with_errors_in_one_line
 
 _NEEDED = (
     "hydra",
@@ -40,12 +36,11 @@ def main() -> None:
 def _run() -> None:
     """Check the command line first, so that a typing error costs nothing, then hand over to Hydra."""
     import hydra
-    from hydra._internal.utils import get_args_parser
     from omegaconf import DictConfig
 
     from vtw_search.config import load_config, validate
 
-    arguments = get_args_parser().parse_args()
+    arguments = hydra_arguments("vtw-search")
     if not (arguments.help or arguments.hydra_help or arguments.info or arguments.cfg):
         extra = [str(Path(arguments.config_dir).resolve())] if arguments.config_dir else []
         for overrides in _jobs(arguments.overrides, arguments.multirun):
@@ -102,39 +97,29 @@ def _one_of_many(search: Callable[[], None]) -> None:
 
 def _sweep(overrides: list[str]) -> list[str]:
     """Return the override that groups the searches of a multirun; none where all of its jobs work on one search."""
-    parsed = _parsed(overrides)
-    swept = {item.get_key_element() for item in parsed if item.is_sweep_override()}
-    workers = any(item.get_key_element() == "worker" for item in parsed)
+    from vtw_search.overrides import parsed
+
+    items = parsed(overrides)
+    swept = {item.get_key_element() for item in items if item.is_sweep_override()}
+    workers = any(item.get_key_element() == "worker" for item in items)
     digest = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:8]
     return [] if workers and swept <= {"worker"} else [f"sweep=sweep-{digest}"]
-
-
-def _parsed(overrides: list[str]) -> list[Override]:
-    """Parse overrides; ConfigError if one cannot be read."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
-
-    from vtw_search.errors import ConfigError
-
-    try:
-        return OverridesParser.create().parse_overrides(overrides)
-    except OverrideParseException as error:
-        remedy = "overrides look like group=option or key.sub=value; quote brackets in a shell: 'task=[a,b]'"
-        raise ConfigError("an override must be readable", value=error.override, remedy=remedy) from error
 
 
 def _jobs(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
     """Yield the overrides of every job that Hydra is going to run."""
     from hydra.core.override_parser.types import Glob
 
-    parsed = _parsed(overrides)
+    from vtw_search.overrides import parsed
+
     # A glob needs the loaded configuration; Hydra expands it, and each job is checked when it starts.
-    if any(isinstance(item.value(), Glob) for item in parsed):
+    items = parsed(overrides)
+    if any(isinstance(item.value(), Glob) for item in items):
         return
     choices = [
         [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()]
         if multirun and item.is_sweep_override()
         else [str(item.input_line)]
-        for item in parsed
+        for item in items
     ]
     yield from map(list, itertools.product(*choices))

@@ -33,7 +33,10 @@ def show_studies(
     if sharing is not None:
         _show_sharing(console, sharing)
     report = policy_file.parent / "report"
-    console.print(f"\npolicy file: [bold]{policy_file}[/]; pictures and tables: {report}", highlight=False)
+    console.print(
+        f"\npolicy file: [bold]{escape(str(policy_file))}[/]; pictures and tables: {escape(str(report))}",
+        highlight=False,
+    )
 
 
 def _show_sharing(console: Console, sharing: Sharing) -> None:

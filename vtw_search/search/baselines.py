@@ -7,15 +7,17 @@ it, and the others as was better: a baseline that suffers from its positions wou
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, TypeAdapter
 
 from vtw_search.evaluation.statistics import paired_difference_interval
 from vtw_search.facts import ModelFacts
-from vtw_search.files import write_text_atomically
+from vtw_search.files import remembered
 from vtw_search.policies import Policy
 from vtw_search.recipes import Value, find_recipe
 from vtw_search.records import Measurement
@@ -30,6 +32,7 @@ SEEDS = (0, 1, 2)
 _LISTED = 2
 # Two policies whose macs differ by less are held to cost the same.
 _SAME_MACS = 1.02
+_STORED = TypeAdapter(Annotated[list[Policy], Field(min_length=1)])
 
 
 def measured_baselines(study: Study, chosen: Row, limits: Limits) -> tuple[Baseline, ...]:
@@ -38,11 +41,7 @@ def measured_baselines(study: Study, chosen: Row, limits: Limits) -> tuple[Basel
         return ()
     winner = chosen.measurement.policy
     path = study.store(SEARCH_SPLITS).derived(f"baselines-{_LISTED}-{winner.digest()}", winner)
-    if not path.exists():
-        policies = _matched(study, chosen.measurement)
-        study.progress.note(f"{study.settings.task}: {len(policies)} baselines to hold against {winner.label()}")
-        write_text_atomically(path, json.dumps([policy.model_dump(mode="json") for policy in policies]) + "\n")
-    policies = [Policy.model_validate(content) for content in json.loads(path.read_text())]
+    policies = remembered(path, _STORED, partial(_matched, study, chosen.measurement), study.progress.note)
     measured = study.measure([Policy.keep_all(), winner, *policies])
     return compared(chosen, judged_rows(measured, [Policy.keep_all(), *policies], limits)[1:], measured.samples)
 
@@ -56,7 +55,9 @@ def _matched(study: Study, chosen: Measurement) -> list[Policy]:
         found = study.measure([Policy.keep_all(), *policies]).measurements
         return [found[policy.digest()].accuracy or 0.0 for policy in policies]
 
-    return baselines_of(chosen.macs, study.loaded.facts, visual, lambda policy: profiler.macs(policy).total, accuracy)
+    found = baselines_of(chosen.macs, study.loaded.facts, visual, lambda policy: profiler.macs(policy).total, accuracy)
+    study.progress.note(f"{study.settings.task}: {len(found)} baselines to hold against {chosen.policy.label()}")
+    return found
 
 
 def baselines_of(

@@ -13,7 +13,7 @@ from vtw_search.search.aggregate import holdout_numbers, with_gap
 from vtw_search.search.confirmation import confirm
 from vtw_search.search.evidence import slices_of
 from vtw_search.search.judge import judge_holdout
-from vtw_search.search.ledger import HoldoutLedger
+from vtw_search.search.ledger import HoldoutLedger, Look
 from vtw_search.search.limits import Limits
 from vtw_search.search.study import Study
 from vtw_search.search.study_settings import CONFIRMATION, HOLDOUT, SEARCH_SPLITS
@@ -52,26 +52,24 @@ class Examination:
 
         That there are records does not say so: the holdout's slices may depend on the policy.
         """
-        task, digest, label = self.study.settings.task, self.study.splits.digest("holdout"), policy.label()
-        names = self.study.names_of_records(HOLDOUT, [policy])
-        records = next((name for name in names if self.ledger.seen(task, digest, label, records=name)), None)
-        told = policy.is_keep_all or records is not None
-        if not (told and self.study.is_known("holdout", [policy])):
-            self.ledger.add(self.search, task, digest, label, records=records or names[0])
+        names, known = self.study.names_of_records(HOLDOUT, [policy]), self.study.is_known("holdout", [policy])
+        if not (known and policy.is_keep_all):
+            # An entry of before records were noted may be of another model, unless this one's are there.
+            self.ledger.look(self._look("holdout", policy.label(), names), [*names, *([None] if known else [])])
 
     def look_to_test(self, limits: Limits, policies: Sequence[Policy]) -> int:
         """Note a test, unless it is the same as before, and return which one of these samples it is.
 
         Other limits are another test, and so is another model. Without policies nothing is tested.
         """
-        task, digest = self.study.settings.task, self.study.splits.digest("confirmation")
-        labels = ", ".join(policy.label() for policy in policies)
-        under, names = digest_of(limits.as_dict()), self.study.names_of_records(CONFIRMATION, policies)
         if not policies:
             return 0
-        tested = (name for name in names if self.ledger.tested(task, digest, labels, under=under, records=name))
-        records = next(tested, None)
-        if records is None:
-            records = names[0]
-            self.ledger.add(self.search, task, digest, labels, "confirmation", under=under, records=records)
-        return self.ledger.place(task, digest, labels, under=under, records=records)
+        names, labels = self.study.names_of_records(CONFIRMATION, policies), [policy.label() for policy in policies]
+        look = self._look("confirmation", ", ".join(labels), names, digest_of(limits.as_dict()))
+        return self.ledger.test(look, names)
+
+    def _look(self, split: str, policy: str, names: Sequence[str], under: str | None = None) -> Look:
+        return Look(
+            search=self.search, task=self.study.settings.task, split=split, samples=self.study.splits.digest(split),
+            policy=policy, under=under, records=names[0],
+        )  # fmt: skip

@@ -14,12 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, Self
 
-from filelock import FileLock
+from pydantic import TypeAdapter
 from sqlalchemy import Engine, text
 
-from vtw_search.errors import StoreError
-from vtw_search.files import write_text_atomically
+from vtw_search.files import read_json, write_text_atomically
+from vtw_search.locks import locked
 from vtw_search.search.patience import Patience
+
+_LEASES = TypeAdapter(dict[str, tuple[str, float]])
+_REMEDY = "delete it and start the workers again: leases only save double work"
 
 
 class LeaseTable(Protocol):
@@ -80,18 +83,12 @@ class FileLeases:
 
     @contextmanager
     def _opened(self) -> Iterator[dict[str, tuple[str, float]]]:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path.with_suffix(".lock")):
-                before = self.path.read_text() if self.path.exists() else "{}"
-                leases = {name: (owner, expires) for name, (owner, expires) in json.loads(before).items()}
-                yield leases
-                after = json.dumps(leases, indent=2) + "\n"
-                if after != before:
-                    write_text_atomically(self.path, after)
-        except OSError as error:
-            remedy = f"{error}; free space or fix the permissions and run again"
-            raise StoreError("leases must be writable", value=str(self.path), remedy=remedy) from error
+        with locked(self.path.with_suffix(".lock"), "the workers' leases"):
+            before = read_json(self.path, _LEASES, _REMEDY) if self.path.exists() else {}
+            leases = dict(before)
+            yield leases
+            if leases != before:
+                write_text_atomically(self.path, json.dumps(leases, indent=2) + "\n")
 
 
 class SqlLeases:

@@ -2,80 +2,83 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from vtw_search.files import write_text_atomically
+from vtw_search.lines import Lines
+
+
+class Look(BaseModel):
+    """One look at a split, noted before it happens.
+
+    Attributes:
+        time, search: when, and by which search.
+        task, samples: whose split; a digest of its samples.
+        policy: what is looked at.
+        split: its name. Entries of before there were tests name none; they are of the holdout.
+        under: identifies the limits that a test is made under.
+        records: identifies what is measured: by which model, how it computes, and where; None in old entries.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    time: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    search: str
+    task: str
+    split: str = "holdout"
+    samples: str
+    policy: str
+    under: str | None = None
+    records: str | None = None
+
+    def is_of(self, other: Look) -> bool:
+        """Whether both are of the same policy on the same samples, whenever and by whichever search."""
+        return (self.task, self.split, self.samples, self.policy) == (
+            other.task, other.split, other.samples, other.policy,
+        )  # fmt: skip
 
 
 class HoldoutLedger:
     """Counts the evaluations of holdout and confirmation splits over all searches of a `runs` folder."""
 
     def __init__(self, runs: Path) -> None:
-        self.path = runs / "holdout_ledger.jsonl"
+        remedy = "correct or remove that line; each is one look at a split"
+        self._looks = Lines(runs / "holdout_ledger.jsonl", TypeAdapter(Look), remedy)
 
-    def add(
-        self, search: str, task: str, digest: str, policy: str, split: str = "holdout", under: str | None = None,
-        records: str | None = None,
-    ) -> None:  # fmt: skip
-        """Note that a split of `task` is about to be looked at.
+    def look(self, look: Look, names: Sequence[str | None]) -> None:
+        """Note a look, unless one at these very records was noted before, by whichever search.
 
         Args:
-            search, task, policy: by whom, and what is looked at.
-            digest: identifies the samples.
-            split: its name.
-            under, records: by which limits it is tested, and on which records, as for `tested`; None is not noted.
+            look: under the first of `names`.
+            names: the names that its records may have been noted under; None is that of an entry without one.
         """
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        entry = {"time": now, "search": search, "task": task, "split": split, "samples": digest, "policy": policy}
-        test = {"under": under, "records": records}
-        entry |= {name: value for name, value in test.items() if value is not None}
-        with FileLock(self.path.with_suffix(".lock")):
-            write_text_atomically(self.path, "".join(json.dumps(row) + "\n" for row in [*self._entries(), entry]))
+        self._looks.append_unless(_has(lambda row: row.is_of(look) and row.records in names), look)
 
-    def tested(self, task: str, digest: str, policy: str, *, under: str, records: str) -> bool:
-        """Whether this very test was noted before, by whichever search: made again, it gives the same answer.
-
-        Entries from before `records` was noted count as looks, but may have been another model's test.
-
-        Args:
-            task, digest, policy: as for `add`.
-            under: identifies the limits.
-            records: identifies what is measured: by which model, how it computes, and where.
-        """
-        wanted = {"task": task, "samples": digest, "policy": policy, "under": under, "records": records}
-        return any(wanted.items() <= row.items() for row in self._entries())
-
-    def place(self, task: str, digest: str, policy: str, *, under: str, records: str) -> int:
-        """Return which test of these samples this very test was, from 1; it was noted before.
+    def test(self, look: Look, names: Sequence[str]) -> int:
+        """Note a test, unless this very one was noted before, and return which test of these samples it is, from 1.
 
         Others are those under other limits, of other policies or by other models: each was one more chance to pass.
 
         Args:
-            task, digest, policy, under, records: as for `tested`.
+            look: the test, under the first of `names`.
+            names: the names that its records may have been noted under. An entry without one is another test.
         """
-        where = {"task": task, "split": "confirmation", "samples": digest}
-        tests = [row for row in self._entries() if where.items() <= row.items()]
-        wanted = {"policy": policy, "under": under, "records": records}
-        return next(place for place, row in enumerate(tests, start=1) if wanted.items() <= row.items())
 
-    def seen(self, task: str, digest: str, policy: str, *, records: str) -> bool:
-        """Whether a look at these very records of the holdout was noted before, by whichever search.
+        def is_it(row: Look) -> bool:
+            return row.is_of(look) and row.under == look.under and row.records in names
 
-        Args:
-            task, digest, policy, records: as for `tested`. Entries from before `records` was noted are of any.
-        """
-        wanted = {"task": task, "split": "holdout", "samples": digest, "policy": policy, "records": records}
-        return any(wanted.items() <= {"split": "holdout", "records": records, **row}.items() for row in self._entries())
+        self._looks.append_unless(_has(is_it), look)
+        where = (look.task, look.split, look.samples)
+        tests = [row for row in self._looks.rows() if (row.task, row.split, row.samples) == where]
+        return next(place for place, row in enumerate(tests, start=1) if is_it(row))
 
     def count(self, task: str, split: str = "holdout") -> int:
         """Return how often a split of `task` was looked at, whatever part of it and by whichever search."""
-        # Entries of before there were tests name the holdout alone.
-        return sum(row["task"] == task and row.get("split", "holdout") == split for row in self._entries())
+        return sum(row.task == task and row.split == split for row in self._looks.rows())
 
-    def _entries(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+
+def _has(is_it: Callable[[Look], bool]) -> Callable[[Sequence[Look]], bool]:
+    return lambda rows: any(map(is_it, rows))

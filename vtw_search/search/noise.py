@@ -11,12 +11,15 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
 
 import numpy as np
+from pydantic import AfterValidator, ConfigDict, TypeAdapter
 
 from vtw_search.errors import ConfigError
 from vtw_search.evaluation.model import LoadedModel
-from vtw_search.files import write_text_atomically
+from vtw_search.files import remembered
 from vtw_search.policies import Policy
 from vtw_search.records import KL_COLUMNS
 from vtw_search.search.limits import Limits, QualityLimit
@@ -63,13 +66,28 @@ class NoiseQuestion:
         whose = "" if policy.is_keep_all else f"-{policy.digest()}"
         # Measured once: the folder is that of everything else that the numbers depend on.
         path = self.study.store(SEARCH_SPLITS).derived(f"noise-{key}{whose}", policy)
-        if not path.exists():
-            asked = self.study.settings
-            noise = measure_noise(
-                self.study.loaded, samples, asked.max_new_tokens, asked.batch_size, self.variations, self.reload, policy
-            )
-            write_text_atomically(path, json.dumps(noise) + "\n")
-        return noise_summary(json.loads(path.read_text()), self.limits)
+        asked = self.study.settings
+        measure = partial(
+            measure_noise, self.study.loaded, samples, asked.max_new_tokens, asked.batch_size, self.variations,
+            self.reload, policy,
+        )  # fmt: skip
+        stored = _stored(self.variations, len(samples))
+        return noise_summary(remembered(path, stored, measure, self.study.progress.note), self.limits)
+
+
+def _stored(variations: Sequence[str], count: int) -> TypeAdapter[Noise]:
+    """Return what a file of noise holds: of every variation, one value of every KL column per sample."""
+
+    def whole(noise: Noise) -> Noise:
+        names, columns = set(variations), set(KL_COLUMNS.values())
+        if set(noise) != names or any(set(each) != columns for each in noise.values()):
+            raise ValueError(f"every variation must be there ({', '.join(sorted(names))}), with every column")
+        if any(len(values) != count for each in noise.values() for values in each.values()):
+            raise ValueError(f"every column must have {count} values")
+        return noise
+
+    kind = Annotated[dict[str, dict[str, list[float]]], AfterValidator(whole)]
+    return TypeAdapter(kind, config=ConfigDict(ser_json_inf_nan="constants"))
 
 
 def noise_summary(noise: Noise, limits: Limits) -> Summary:

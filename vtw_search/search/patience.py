@@ -14,8 +14,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from vtw_search.errors import StoreError
 
 _Result = TypeVar("_Result")
-# A journal whose last line was torn by a full disk is no JSON any more.
-_ERRORS = (SQLAlchemyError, StorageInternalError, json.JSONDecodeError)
+# A journal whose last line was torn by a full disk is no JSON any more, and maybe no text.
+_ERRORS = (SQLAlchemyError, StorageInternalError, json.JSONDecodeError, UnicodeDecodeError)
 # No single wait for a lock or a connection is longer: an action that took longer was answered in between.
 _LONGEST_WAIT_S = 10.0
 

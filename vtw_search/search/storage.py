@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy import create_engine, make_url
 
+from vtw_search.databases import sqlite_url
 from vtw_search.errors import MissingExtraError, StoreError
+from vtw_search.locks import WAIT_S, locked
 from vtw_search.search.leases import FileLeases, LeaseTable, SqlLeases
 from vtw_search.search.patience import Patience
 
@@ -45,30 +48,37 @@ class Storage:
             MissingExtraError: the client of the database is not installed.
             StoreError: it cannot be opened.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            # Optuna's tables are made by one process: two that do it at the same time are in each other's way.
-            with FileLock(self.folder / "storage.lock"):
+        # Optuna's tables are made by one process: two that do it at the same time are in each other's way.
+        with self._alone():
+            try:
                 return self.patience.call(self._open)
-        except OSError as error:
-            remedy = f"{error}; free space or fix the permissions and run again"
-            raise StoreError("the study must be writable", value=self.patience.database, remedy=remedy) from error
+            except OSError as error:
+                remedy = f"{error}; free space or fix the permissions and run again"
+                raise StoreError("the study must be writable", value=self.patience.database, remedy=remedy) from error
+
+    def _alone(self) -> AbstractContextManager[None]:
+        wait_s = WAIT_S + self.patience.seconds
+        return locked(self.folder / "storage.lock", "the study", wait_s)
 
     def leases(self) -> LeaseTable:
         """Return the table of the workers' leases: in the same database, or a file beside the study."""
         if self.url is None:
             return FileLeases(self.folder / "leases.json")
         engine = create_engine(_with_driver(self.url), **self._client)
-        with FileLock(self.folder / "storage.lock"):
+        with self._alone():
             return SqlLeases(engine, self.folder.name, self.patience)
 
     def _open(self) -> BaseStorage:
         if self.kind == "sqlite":
-            path = self.folder / "optuna.db"
-            return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": self.patience.wait_s}})
+            url = sqlite_url(self.folder.absolute() / "optuna.db")
+            return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": self.patience.wait_s}})
         if self.kind == "journal":
             path = self.folder.absolute() / "optuna.journal"
-            return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path), _DEAD_LOCK_S)))
+            journal = JournalFileBackend(str(path), JournalFileOpenLock(str(path), _DEAD_LOCK_S))
+            for entry in journal.read_logs(0):
+                if not isinstance(entry, dict) or "op_code" not in entry:
+                    raise json.JSONDecodeError("no entry of a journal", str(entry)[:80], 0)
+            return JournalStorage(journal)
         assert self.url is not None
         return RDBStorage(_with_driver(self.url), engine_kwargs=self._client)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from vtw_search.ownership import current_user
 from vtw_search.results import Row, StudyResult
 from vtw_search.tracking.notes import candidate_note, search_note, study_note
 from vtw_search.tracking.params import config_params, cut_params, flatten, numbers, redact
@@ -36,16 +36,8 @@ class SearchLabel:
     def tags(self, kind: str) -> dict[str, str]:
         """Return the tags of a run; `kind` is search, study or candidate."""
         sweep = {} if self.sweep is None else {"sweep": self.sweep}
-        source = {"mlflow.source.name": "vtw-search", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
+        source = {"mlflow.source.name": "vtw-search", "mlflow.source.type": "LOCAL", "mlflow.user": current_user()}
         return {KIND_TAG: kind, "search": self.search, **sweep, **source}
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        # A container may run under a number that has no name.
-        return "unknown"
 
 
 def search_content(

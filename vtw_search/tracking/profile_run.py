@@ -29,7 +29,7 @@ def log_profile(
 
     Args:
         settings: where to.
-        name, folder: of the profile; every file in the folder is logged.
+        name, folder: of the profile; every file in the folder is logged, but hidden ones.
         config: the resolved configuration.
         rows: one per regime.
         command: as it was typed.
@@ -45,7 +45,7 @@ def log_profile(
             store = RunStore.open(settings, folder)
             run = store.create(content)
             store.write(run, content)
-            store.add_files(run.info.run_id, sorted(folder.iterdir()))
+            store.add_files(run.info.run_id, [path for path in sorted(folder.iterdir()) if path.name[0] != "."])
     except store_errors() as error:
         warn(f"MLflow at {settings.shown_uri} cannot be used ({cause_of(error, outer)}); everything is in {folder}")
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
+from sqlalchemy import make_url
+
+from vtw_search.databases import sqlite_file
 from vtw_search.errors import ConfigError
+from vtw_search.files import with_home
 from vtw_search.tracking.params import redact
 
-_SQLITE = "sqlite:///"
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 # Words that MLflow takes for a service although they look like a folder's name.
 _SERVICES = ("databricks", "databricks-uc", "uc")
@@ -53,8 +57,8 @@ class TrackingSettings:
     @property
     def database_file(self) -> Path | None:
         """Absolute path of the SQLite file; None for every other store, one in memory included."""
-        path = self.uri.removeprefix(_SQLITE).partition("?")[0]
-        return Path(path).absolute() if self.uri.startswith(_SQLITE) and path not in ("", ":memory:") else None
+        path = sqlite_file(self.uri)
+        return None if path is None else Path(with_home(path)).absolute()
 
     @property
     def is_folder(self) -> bool:
@@ -65,9 +69,12 @@ class TrackingSettings:
     def resolved_uri(self) -> str:
         """The URI with a path that does not depend on the current folder."""
         if (file := self.database_file) is not None:
-            return f"{_SQLITE}{file}{''.join(self.uri.partition('?')[1:])}"
+            # With the driver's name in it, for MLflow makes the folder of what follows a plain `sqlite:///`, quoted.
+            url = make_url(self.uri).set(drivername="sqlite+pysqlite", database=str(file))
+            return url.render_as_string(hide_password=False)
         if self.is_folder:
-            return Path(unquote(self.uri.removeprefix("file://"))).absolute().as_uri()
+            parts = urlsplit(self.uri)
+            return Path(url2pathname(parts.path) if parts.scheme else with_home(self.uri)).absolute().as_uri()
         return self.uri
 
     def artifact_location(self, folder: Path) -> str | None:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from filelock import FileLock
-
+from vtw_search.locks import WAIT_S, locked
 from vtw_search.tracking.guard import check_database
 from vtw_search.tracking.params import MAX_PARAM_LENGTH, MAX_TAG_LENGTH, cut, legal_name
 from vtw_search.tracking.settings import TrackingSettings
@@ -24,8 +23,6 @@ _Value = TypeVar("_Value")
 _PARENT = "mlflow.parentRunId"
 # MLflow's limit for the params of one batch.
 _BATCH = 100
-# Creating the tables takes 2 to 10 seconds, and a sweep may wait in line for it.
-_LOCK_S = 60
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ class RunStore:
 def _alone(settings: TrackingSettings) -> AbstractContextManager[object]:
     """Keep parallel searches from creating the tables of one SQLite file; MLflow's own lock does not."""
     file = settings.database_file
-    return nullcontext() if file is None else FileLock(file.with_name(f".{file.name}.lock"), timeout=_LOCK_S)
+    return nullcontext() if file is None else locked(file.with_name(f".{file.name}.lock"), "MLflow's database", WAIT_S)
 
 
 def _experiment(client: MlflowClient, name: str, location: str | None) -> str:

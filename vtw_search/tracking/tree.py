@@ -115,7 +115,7 @@ class SearchTree:
 def search_key(folder: Path) -> str:
     """Return the key that a search's folder was given when it was first tracked, or a new one."""
     try:
-        return str(json.loads((folder / MEMORY).read_text(encoding="utf-8"))["key"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return uuid.UUID(hex=json.loads((folder / MEMORY).read_text(encoding="utf-8"))["key"]).hex
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # Never tracked, or edited by hand: a new key starts a new run.
         return uuid.uuid4().hex

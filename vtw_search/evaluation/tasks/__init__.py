@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from vtw_search.errors import MissingExtraError, TaskError, unknown_name
+from vtw_search.errors import MissingExtraError, TaskError, near_matches, unknown_name
 from vtw_search.evaluation.tasks import digits, easy_vqa
 from vtw_search.evaluation.tasks.jsonl import read_jsonl
 from vtw_search.evaluation.tasks.sample import FileImage, ImageSource, Sample
 from vtw_search.evaluation.tasks.slices import DERIVED, DOWNSAMPLING_FAILS
+from vtw_search.files import with_home
 
 # Pool name -> samples. Either `search` and `holdout`, or the four splits, or `all`; see splits.py.
 Pools = Mapping[str, list[Sample]]
@@ -25,7 +27,9 @@ def _digits_read() -> Pools:
 
 
 def _jsonl(path: str, near_duplicates: int | None = None) -> Pools:
-    return {"all": read_jsonl(Path(path), near_duplicates)}
+    if not isinstance(path, str):
+        raise TaskError("option path must be a text", value=path, remedy="quote it: '\"...\"'")
+    return {"all": read_jsonl(Path(with_home(path)), near_duplicates)}
 
 
 SOURCES: dict[str, Callable[..., Pools]] = {"digits_read": _digits_read, "easy_vqa": _easy_vqa, "jsonl": _jsonl}
@@ -41,6 +45,8 @@ def load_pools(source: str, options: Mapping[str, Any]) -> Pools:
     """
     if source not in SOURCES:
         raise unknown_name("task source", source, SOURCES)
+    for name in options.keys() - (known := signature(SOURCES[source]).parameters).keys():
+        raise TaskError(f"unknown option {name!r} of task source {source!r}", remedy=near_matches(str(name), known))
     try:
         pools = SOURCES[source](**options)
     except ModuleNotFoundError as error:
