@@ -41,3 +41,9 @@ def test_an_error_keeps_its_parts_where_it_is_told_from_elsewhere() -> None:
     error = TaskError("a must be b", value="c", remedy="make it b").at("sample '1'")
     assert isinstance(error, TaskError)
     assert str(error) == "sample '1': a must be b, got 'c'; make it b"
+
+
+def test_a_message_is_one_line_that_can_be_printed() -> None:
+    error = VtwError("rule\n\ud800", value="a\nb\ud800", remedy="remedy\x1b[2J \u2028")
+    assert str(error).isprintable()
+    assert str(error).startswith(r"rule\n\ud800, got 'a\nb\ud800'; remedy\x1b[2J")

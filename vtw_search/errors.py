@@ -91,8 +91,9 @@ class UnchosenTaskWarning(UserWarning):
 
 
 def cut(text: str, most: int) -> str:
-    """Return a text, or its beginning and how long it is if it has more than `most` characters."""
-    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+    """Return a text as part of a message of one line: its beginning and its length if it is longer than `most`."""
+    line = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text[:most])
+    return line if len(text) <= most else f"{line}... ({len(text):,} characters)"
 
 
 def shown(value: object, most: int = _MOST_VALUE) -> str:

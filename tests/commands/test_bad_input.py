@@ -129,12 +129,19 @@ def test_bad_task_files(
     assert message in run(capsys, monkeypatch, tmp_path, "task=jsonl", "task.path=my.jsonl")
 
 
+@pytest.mark.parametrize(
+    "prompt,problem",
+    [
+        ("what <image 1>?", "the processor cannot put images into the middle of a prompt"),
+        ("<|image_pad|> what?", "a prompt must not hold the placeholder <|image_pad|>"),
+    ],
+)
 def test_a_prompt_with_a_placeholder_is_refused_before_anything_runs(
-    capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prompt: str, problem: str
 ) -> None:
-    _rows(tmp_path, lambda rows: rows[7].update(prompt="<image> what?"))
+    _rows(tmp_path, lambda rows: rows[7].update(prompt=prompt))
     line = run(capsys, monkeypatch, tmp_path, "task=jsonl", "task.path=my.jsonl", "limits.confidence=null")
-    assert "sample '7': a prompt must not hold image placeholders" in line
+    assert f"sample '7': {problem}" in line
 
 
 def test_a_name_cannot_be_continued_with_another_seed(

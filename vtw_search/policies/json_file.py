@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from vtw_search.errors import PolicyFileError
+from vtw_search.errors import PolicyFileError, cut, shown
 
 MAX_BYTES = 16 * 2**20
 _LONGEST = 300
@@ -34,7 +34,7 @@ def read_json(path: str | os.PathLike[str], what: str, remedy: str) -> Any:
         from_json(raw, allow_inf_nan=False)
         return json.loads(raw.decode(), object_pairs_hook=_once_each)
     except (ValueError, RecursionError) as error:
-        text = f"it is truncated or was edited ({_cut(str(error))}); {remedy}"
+        text = f"it is truncated or was edited ({cut(str(error), _LONGEST)}); {remedy}"
         raise PolicyFileError(f"a {what} must be complete JSON", value=str(path), remedy=text) from error
 
 
@@ -43,7 +43,7 @@ def first_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
-    return f"{_cut(place)}: {_cut(message)} ({error.error_count()} problem(s) in all)"
+    return f"{cut(place, _LONGEST)}: {cut(message, _LONGEST)} ({error.error_count()} problem(s) in all)"
 
 
 def _read(path: str | os.PathLike[str], what: str) -> bytes:
@@ -63,11 +63,5 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{_cut(twice)!r} stands in one object twice")
+        raise ValueError(f"{shown(twice)} stands in one object twice")
     return content
-
-
-def _cut(text: str) -> str:
-    """Return a text of a file as part of a message of one line."""
-    line = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text[:_LONGEST])
-    return line if len(text) <= _LONGEST else f"{line}..."

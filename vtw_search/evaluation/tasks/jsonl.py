@@ -51,6 +51,7 @@ _EXAMPLE = {
     "id": "7", "images": ["img/7.png"], "prompt": "what is this?", "answers": ["cat"], "metric": "exact_match",
     "cluster": "img-7", "slices": {"kind": "photo"}, "accept_empty": True,
 }  # fmt: skip
+_LONGEST_NAME = 60
 _REQUIRED = [name for name, field in JsonlRow.model_fields.items() if field.is_required()]
 _ONE_PER_LINE = (
     f"write one object per line, such as {json.dumps({name: _EXAMPLE[name] for name in _REQUIRED})}, with no list "
@@ -117,7 +118,7 @@ def _parse(line: str, place: str) -> JsonlRow:
     unknown = next((name for name in content if name not in JsonlRow.model_fields), None)
     if unknown is not None:
         remedy = near_matches(unknown, JsonlRow.model_fields)
-        raise TaskError(f"{place}, field {_named(unknown)}: is not known", value=unknown, remedy=remedy)
+        raise TaskError(f"{place}, field {cut(unknown, _LONGEST_NAME)}: is not known", value=unknown, remedy=remedy)
     try:
         row = JsonlRow.model_validate(content)
         find_metric(row.metric)
@@ -134,14 +135,10 @@ def _refusal(error: Any, content: Mapping[str, Any], place: str) -> TaskError:
     if kind == "missing":
         remedy = f"add it, such as {json.dumps({name: _EXAMPLE[name]})}"
         return TaskError(f"{place}, field {name}: must be there", value=list(content), remedy=remedy)
-    field = ".".join([name, *(_named(str(part)) for part in inside if part not in ("str", "int"))])
+    field = ".".join([name, *(cut(str(part), _LONGEST_NAME) for part in inside if part not in ("str", "int"))])
     rule = f"{place}, field {field}: {error['msg']}"
     shown = content["answers"] if kind == "blank" else "null" if value is None else value
     return TaskError(rule, value=shown, remedy=_remedy(kind, name, value))
-
-
-def _named(name: str) -> str:
-    return cut(repr(name)[1:-1], 60)
 
 
 def _remedy(kind: str, name: str, value: object) -> str:
