@@ -143,7 +143,7 @@ def test_schedules_and_costs_of_choosing() -> None:
     assert tokens_per_layer(pooled, layout, 32, [Grid(24, 24)]) == (75 + 144,) * 32
     with pytest.raises(PolicyError, match="depends on grids"):
         tokens_per_layer(pooled, layout, 32)
-    with pytest.raises(PolicyError, match="decided by the scores"):
+    with pytest.raises(PolicyError, match="known from data alone"):
         tokens_per_layer(default_of("image_text_interaction", facts), layout, 32)
 
 

@@ -91,9 +91,9 @@ class Case:
         return {name: value[:, :last] if value.shape == whole else value for name, value in inputs.items()}
 
 
-def repainted(inputs: Inputs) -> Inputs:
+def repainted(inputs: Inputs, seed: int = 9) -> Inputs:
     """Return the inputs with other pictures."""
-    generator = torch.Generator().manual_seed(9)
+    generator = torch.Generator().manual_seed(seed)
     other = {
         name: torch.randn(value.shape, generator=generator, dtype=value.dtype)
         for name, value in inputs.items() if value.is_floating_point()

@@ -31,7 +31,8 @@ def check(name: str, policy: Policy, modes: dict[str, Mode]) -> None:
     case = case_of(name)
     needy = any(ready.needs_whole_prompt for ready in make_ready(policy, case.adapter.facts(case.model)))
     with apply_policy(case.model, policy):
-        assert not PLAIN(case, case.one).equal(PLAIN(case, repainted(case.one))), "another image changes the answer"
+        others = (PLAIN(case, repainted(case.one, seed)) for seed in range(9, 12))
+        assert not all(map(PLAIN(case, case.one).equal, others)), "other images change the answer"
         found = outcomes(case, modes)
     refused = {mode for mode, outcome in found.items() if "what stays is chosen from the whole prompt" in outcome}
     assert refused == {mode for mode in modes if needy and MODES[mode].in_parts}
