@@ -16,7 +16,7 @@ print(*sys.modules)
 
 
 def test_deployment_imports_load_no_search_library() -> None:
-    code = "import sys, vtw_search; print(*sorted({name for name in sys.modules}))"
+    code = "import sys; from vtw_search import apply_policy, load_policy; print(*sorted(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     own = {name for name in run.stdout.split() if name.startswith(("vtw_search", "profilers", "conf."))}
     assert "vtw_search.runtime.apply" in own

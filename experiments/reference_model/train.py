@@ -269,6 +269,19 @@ class _Untied(nn.Module):
         self.body = model.model
 
 
+def export(model: nn.Module, processor: Any, folder: Path) -> None:
+    """Save a model with the tensor names that every release of transformers and vLLM load."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    weights = folder / "model.safetensors"
+    wrapped = "vision_tower.vision_model."
+    renamed = {
+        name if wrapped in name else name.replace("vision_tower.", wrapped): tensor
+        for name, tensor in load_file(weights).items()
+    }
+    save_file(renamed, weights, metadata={"format": "pt"})
+
+
 def main() -> None:
     """Train, or continue, and export."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -291,8 +304,7 @@ def main() -> None:
     read_outs = ReadOuts(config["text"]["hidden_size"]).to(arguments.device)
     for name in ("joint", "refine"):
         train_jointly(name, config, arguments.work, (model, ema), heads, read_outs, data, packer)
-    ema.save_pretrained(arguments.work / "export")
-    processor.save_pretrained(arguments.work / "export")
+    export(ema, processor, arguments.work / "export")
 
 
 if __name__ == "__main__":

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from transformers import DynamicCache
-from transformers.cache_utils import (
+from transformers import DynamicCache, __version__
+
+from vtw_search.adapters.cache_layers import (
+    TELLS_OF_SHARED_KEYS,
     DummyLayer,
     DynamicIndexedLayer,
     DynamicLayer,
     DynamicSlidingWindowLayer,
 )
-
 from vtw_search.facts import Missing
 
 # Settings of a model's or its text model's config, and what each says about how the image is read.
@@ -41,7 +42,10 @@ def structural_problem(config: Any) -> str | None:
     for name, reason in _OTHER_WAYS.items():
         if getattr(text, name, None) or getattr(config, name, None):
             return f"{reason} ({name})"
-    kinds = {type(layer) for layer in DynamicCache(config=config).layers}
+    layers = DynamicCache(config=config).layers
+    if not TELLS_OF_SHARED_KEYS and len(layers) < text.num_hidden_layers:
+        return f"transformers {__version__} does not tell which layers read the keys of others; 5.20 and later do"
+    kinds = {type(layer) for layer in layers}
     others = sorted(kind.__name__ for kind in kinds if not keeps_keys_and_values(kind))
     if others:
         return f"some decoder layers are not plain self-attention with a key-value cache ({', '.join(others)})"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
 
+from vtw_search.broken_imports import broken_import
 from vtw_search.errors import ConfigError, VtwError, near_matches
 
 # What a shell reports of a command that a closed pipe has ended.
@@ -73,6 +74,8 @@ def with_errors_in_one_line(name: str, work: Callable[[], None]) -> None:
         # Whoever reads the output has had enough, like `head`. Python would write to the pipe once more while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(_BROKEN_PIPE) from None
+    except ImportError as error:
+        stop(name, str(broken_import(error)), 2)
     except OSError as error:
         stop(name, told(error), 2)
 

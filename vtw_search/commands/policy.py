@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
-from vtw_search.errors import VtwError
+from vtw_search.commands.entry import run_command
 from vtw_search.files import with_home
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a subcommand; bad input ends with one line on stderr and exit status 2, a failed check with 1."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     parser = argparse.ArgumentParser(prog="vtw-policy", description=__doc__)
     commands = parser.add_subparsers(required=True)
     check = commands.add_parser("check", help="check the runtime's contracts on a model", description=_CHECK)
@@ -28,12 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     check.add_argument("--save", type=Path, help="write the certificate, good or bad, to this file")
     check.set_defaults(run=_check)
     parsed = parser.parse_args(arguments)
-    try:
-        parsed.run(parsed)
-    except VtwError as error:
-        _stop(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _stop("stopped", 130)
+    run_command("vtw-policy", (), partial(parsed.run, parsed), interrupted="stopped")
 
 
 _CHECK = (
@@ -69,8 +62,3 @@ def _check(arguments: argparse.Namespace) -> None:
         write_text_atomically(arguments.save, certificate_of(loaded.model, report).model_dump_json(indent=2) + "\n")
     if not report.passed:
         raise SystemExit(1)
-
-
-def _stop(message: str, status: int) -> NoReturn:
-    print(f"vtw-policy: {message}", file=sys.stderr)
-    raise SystemExit(status)

@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import torch
 from torch import nn
 from transformers import DynamicCache
-from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 from vtw_search.adapters import Adapter
+from vtw_search.adapters.cache_layers import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 from vtw_search.engine.branches import ROWS, Branch, Slicer, step
 from vtw_search.engine.trie import Node, build_trie
 from vtw_search.policies import Stage

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vtw_search.adapters import Adapter, find_adapter
+from vtw_search.broken_imports import broken_import
 from vtw_search.errors import ModelError
 from vtw_search.evaluation.revision import resolve_revision, unsafe_weights
 from vtw_search.evaluation.weights import former_digest, settings_digest, tensors_digest
@@ -71,6 +71,9 @@ def load_model(
     source = str(REFERENCE_MODEL) if path == "reference" else path
     target = usable_device(device)
     try:
+        # Here, because transformers imports what they need when they are asked for.
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
         commit = resolve_revision(source, revision)
         if unsafe := unsafe_weights(source, commit):
             raise ValueError(f"{unsafe[0]} is no safetensors file")
@@ -84,8 +87,8 @@ def load_model(
         model, report = loading
         model = model.eval().to(target)
     except ImportError as error:
-        remedy = f"{_first_line(error).split('. ')[0]}; install it, in the build that fits your torch"
-        raise ModelError("a model and its processor need their packages", value=path, remedy=remedy) from error
+        rule = "a model and its processor need their packages"
+        raise ModelError(rule, value=path, remedy=str(broken_import(error))) from error
     except (OSError, ValueError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
         remedy = f"{_first_line(error)}; give a folder or Hub id with a config, a processor and safetensors weights"
         raise ModelError("a model must be loadable", value=path, remedy=remedy) from error

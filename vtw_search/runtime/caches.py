@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import DummyLayer
 
 from vtw_search.adapters import keeps_keys_and_values
+from vtw_search.adapters.cache_layers import DummyLayer
 from vtw_search.errors import RuntimeUseError
 from vtw_search.tokens import Selection, everything
 
