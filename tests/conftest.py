@@ -11,6 +11,7 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from tests.servers import Server, postgres
+from vtw_search.conformance import bench
 
 IMAGE_TOKEN = 3
 PATCHES = 9
@@ -20,6 +21,14 @@ LAYERS = 6
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def few_steps() -> Iterator[None]:
+    """Let the contracts generate answers of three tokens: the slow tests of all families generate the usual ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "STEPS", 3)
+        yield
 
 
 @pytest.fixture(scope="module")
