@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from experiments.model_coverage.run import NAMED
 from tests.servers import Server, postgres
 from vtw_search.conformance import bench
+
+# How long a test may take before it is ended, with its stack printed: many times what it takes on two cores.
+TIMEOUT_S, SLOW_TIMEOUT_S = 120, 600
+FOLDER_TIMEOUTS_S = {"slow": 1200}
 
 IMAGE_TOKEN = 3
 PATCHES = 9
 LAYERS = 6
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test its timeout, and begin with the longest ones, so that all processes end at about one time."""
+    for item in items:
+        usual = SLOW_TIMEOUT_S if item.get_closest_marker("slow") else TIMEOUT_S
+        item.add_marker(pytest.mark.timeout(FOLDER_TIMEOUTS_S.get(item.path.parent.name, usual)))
+    items.sort(key=lambda item: item.path.parent.name not in FOLDER_TIMEOUTS_S)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -47,6 +60,11 @@ def without_video(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sys.modules["transformers"], "VideoProcessorMixin", VideoProcessorMixin, raising=False)
     monkeypatch.setattr(processing_smolvlm, "num2words", str)
+
+
+def usual_ones_fast(families: Iterable[str]) -> list[Any]:
+    """Return families as parameters: those that the runtime was written for, and the rest with the slow tests."""
+    return [pytest.param(name, marks=() if name in NAMED else pytest.mark.slow) for name in families]
 
 
 def make_tiny_llava(attention: str = "sdpa", layers: int = LAYERS) -> LlavaForConditionalGeneration:

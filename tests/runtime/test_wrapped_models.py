@@ -14,7 +14,6 @@ from vtw_search import Policy, apply_policy
 from vtw_search.conformance import check_model
 from vtw_search.errors import ModelError, RuntimeUseError
 
-
 pytestmark = pytest.mark.usefixtures("few_steps")
 
 

@@ -137,23 +137,16 @@ def test_a_journal_lock_of_a_killed_process_does_not_stay(tmp_path: Path, monkey
 
 
 def test_a_full_disk_is_an_error_and_the_study_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    """The limit on the size of files is a full disk for one process."""
-    code = f"""
-import resource, sys
-from pathlib import Path
-from tests.search.test_storage import NO_LIMITS, ROWS, make_storage, record_trials
-from vtw_search.errors import StoreError
-storage = make_storage("sqlite", Path({str(tmp_path)!r}), None, 1, print)
-storage.studies
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-try:
-    storage.patience.call(lambda: record_trials(storage.studies, "t", ROWS, NO_LIMITS, {{}}))
-except StoreError as error:
-    sys.exit(f"StoreError: {{error}}")
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "StoreError: the database of the study must answer: " in run.stderr, run.stderr
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    """The limit on the size of files is a full disk for this process."""
+    storage = make_storage("sqlite", tmp_path, None, 1, lambda text: None)
+    storage.studies.get_all_studies()
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
+    try:
+        with pytest.raises(StoreError, match="the database of the study must answer: "):
+            record(storage)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     assert len(record(make_storage("sqlite", tmp_path, None, 1, lambda text: None)).trials) == 3
 
 
