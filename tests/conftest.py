@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import sys
+import copy
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    AutoModelForImageTextToText,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
 
 from experiments.model_coverage.run import NAMED
 from tests.servers import Server, postgres
 from vtw_search.conformance import bench
+from vtw_search.evaluation.model import REFERENCE_MODEL
 
 # How long a test may take before it is ended, with its stack printed: many times what it takes on two cores.
 TIMEOUT_S, SLOW_TIMEOUT_S = 120, 600
@@ -34,6 +42,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _the_shipped_model_is_read_once() -> Iterator[None]:
+    """Give every test that loads the shipped model a copy of its own."""
+    read, known = AutoModelForImageTextToText.from_pretrained, dict[str, Any]()
+
+    def from_pretrained(source: Any, **settings: Any) -> Any:
+        if source != str(REFERENCE_MODEL):
+            return read(source, **settings)
+        key = repr(sorted(settings.items()))
+        if key not in known:
+            known[key] = read(source, **settings)
+        return copy.deepcopy(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AutoModelForImageTextToText, "from_pretrained", from_pretrained)
+        yield
 
 
 @pytest.fixture(scope="module")
