@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import resource
 import sqlite3
-import subprocess
 import sys
 import threading
 import time
@@ -46,17 +46,20 @@ def test_trials_are_there_when_it_is_opened_again(open_storage: Callable[[], Sto
     assert not open_storage().leases().take("a", "you", 60)
 
 
+def open_new(folder: Path) -> None:
+    assert make_storage("sqlite", folder, None, 5, print).studies.get_all_studies() == []
+
+
 @pytest.mark.slow
 def test_a_new_database_may_be_opened_by_several_processes_at_once(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from vtw_search.search.storage import make_storage\n"
-        "storage = make_storage('sqlite', Path(sys.argv[1]), None, 5, print)\n"
-        "print(len(storage.studies.get_all_studies()))"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "mine")]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [output for output, _ in outputs] == ["0\n"] * 4, outputs
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    processes = [context.Process(target=open_new, args=(tmp_path / "mine",)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+    assert [process.exitcode for process in processes] == [0] * 4
 
 
 def lock(database: Path, seconds: float) -> threading.Thread:

@@ -118,7 +118,7 @@ def test_workers_of_a_sampler_that_are_killed_lose_double_and_leave_nothing(stor
     assert len(exported) >= 24, "24 candidates, and the baselines of the answer"
     assert set(frame["policy"]) == exported
     counts = frame.groupby("policy").size()
-    assert set(counts) == {40}, "every candidate has every sample"
+    assert set(counts) == {20}, "every candidate has every sample"
 
 
 @pytest.fixture
@@ -187,9 +187,9 @@ def test_a_search_outlives_lost_connections_and_continues_after_a_server_that_wa
     with postgres() as server:
         overrides = ("search=lost", "storage=postgres", f"storage.url={server.url}", "worker=0", "storage.lease_s=2")
         run = begin(tmp_path, *overrides)
-        # Between two losses there is time for some work: on a busy machine a connection takes a second.
+        # Between two losses there is time for some work: on a busy machine a connection takes longer, too.
         moments, cuts = random.Random(5), 0
-        while not run.wait(moments.uniform(2, 5)):
+        while not run.wait(moments.uniform(0.2, 0.5) * plain[1]):
             server.cut_connections()
             cuts += 1
         assert run.status == 0, run.text
