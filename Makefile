@@ -6,10 +6,11 @@ RUNS ?= runs
 export RUNS
 export QUOTED_RUNS := '$(subst ',\',$(RUNS))'
 TASKS ?=
-# One thread per test process: pytest-xdist runs as many of them as there are cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+# One thread per test process: pytest-xdist runs as many of them as there are cores, each on files of its own, so that
+# what a file's tests share is made once, until one has nothing left.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
-.PHONY: search test test-all check format claims dashboard clean
+.PHONY: search test test-slow test-all check format claims dashboard clean
 
 search: $(VENV)/ready  ## search all shipped tasks on the shipped model
 	$(BIN)/vtw-search "runs=$$QUOTED_RUNS"
@@ -17,8 +18,10 @@ search: $(VENV)/ready  ## search all shipped tasks on the shipped model
 test: $(VENV)/ready  ## the fast tests
 	$(PYTEST) -m "not slow"
 
-test-all: $(VENV)/ready  ## every test
-	$(PYTEST)
+test-slow: $(VENV)/ready  ## the other tests
+	$(PYTEST) -m slow
+
+test-all: test test-slow  ## every test, once
 
 check: $(VENV)/ready  ## lint, format, types, layers
 	$(BIN)/ruff check .

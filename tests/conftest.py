@@ -2,24 +2,72 @@
 
 from __future__ import annotations
 
+import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    AutoModelForImageTextToText,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
 
+from experiments.model_coverage.run import NAMED
 from tests.servers import Server, postgres
+from vtw_search.conformance import bench
+from vtw_search.evaluation.model import REFERENCE_MODEL
+
+# How long a test may take before it is ended, with its stack printed: many times what it takes on two cores.
+TIMEOUT_S, SLOW_TIMEOUT_S = 120, 600
+FOLDER_TIMEOUTS_S = {"slow": 1200}
 
 IMAGE_TOKEN = 3
 PATCHES = 9
 LAYERS = 6
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test its timeout, and begin with the longest ones, so that all processes end at about one time."""
+    for item in items:
+        usual = SLOW_TIMEOUT_S if item.get_closest_marker("slow") else TIMEOUT_S
+        item.add_marker(pytest.mark.timeout(FOLDER_TIMEOUTS_S.get(item.path.parent.name, usual)))
+    items.sort(key=lambda item: item.path.parent.name not in FOLDER_TIMEOUTS_S)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _the_shipped_model_is_read_once() -> Iterator[None]:
+    """Give every test that loads the shipped model a copy of its own."""
+    read, known = AutoModelForImageTextToText.from_pretrained, dict[str, Any]()
+
+    def from_pretrained(source: Any, **settings: Any) -> Any:
+        if source != str(REFERENCE_MODEL):
+            return read(source, **settings)
+        key = repr(sorted(settings.items()))
+        if key not in known:
+            known[key] = read(source, **settings)
+        return copy.deepcopy(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AutoModelForImageTextToText, "from_pretrained", from_pretrained)
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_steps() -> Iterator[None]:
+    """Let the contracts generate answers of three tokens: the slow tests of all families generate the usual ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "STEPS", 3)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +86,11 @@ def without_video(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sys.modules["transformers"], "VideoProcessorMixin", VideoProcessorMixin, raising=False)
     monkeypatch.setattr(processing_smolvlm, "num2words", str)
+
+
+def usual_ones_fast(families: Iterable[str]) -> list[Any]:
+    """Return families as parameters: those that the runtime was written for, and the rest with the slow tests."""
+    return [pytest.param(name, marks=() if name in NAMED else pytest.mark.slow) for name in families]
 
 
 def make_tiny_llava(attention: str = "sdpa", layers: int = LAYERS) -> LlavaForConditionalGeneration:

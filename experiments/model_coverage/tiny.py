@@ -7,8 +7,9 @@ where there are experts.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -54,9 +55,18 @@ class TinyFamily:
     last_word: int = 90
     model: Callable[[PreTrainedConfig], PreTrainedModel] = AutoModelForImageTextToText.from_config
     text_only: bool = True
+    _models: dict[tuple[str, torch.dtype, int], PreTrainedModel] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def build(self, attention: str = "sdpa", dtype: torch.dtype = torch.float32, seed: int = 0) -> PreTrainedModel:
-        """Return the model in evaluation mode, with weights whose logits depend on what the model sees."""
+        """Return a model of the caller's own, in evaluation mode, with weights whose logits depend on what it sees."""
+        key = (attention, dtype, seed)
+        if key not in self._models:
+            self._models[key] = self._make(*key)
+        return copy.deepcopy(self._models[key])
+
+    def _make(self, attention: str, dtype: torch.dtype, seed: int) -> PreTrainedModel:
         config = self.config()
         config._attn_implementation = attention
         if dtype == torch.float64:

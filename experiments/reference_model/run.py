@@ -7,11 +7,11 @@ from pathlib import Path
 from experiments.result import Claim, write_result
 from vtw_search.config import load_config
 from vtw_search.engine import BatchEvaluator, batches
+from vtw_search.evaluation.metrics import find_metric
 from vtw_search.evaluation.model import REFERENCE_MODEL, LoadedModel, load_model
 from vtw_search.evaluation.splits import make_splits
 from vtw_search.evaluation.statistics import mean_interval
 from vtw_search.evaluation.tasks import Sample, load_pools
-from vtw_search.policies import Policy
 
 TARGETS = {"easy_vqa_color": 0.99, "easy_vqa_shape": 0.98, "easy_vqa_yesno": 0.97, "digits_read": 0.90}
 EVERYTHING = {"calibration": 1, "selection": 1, "confirmation": 0, "holdout": 10**6}
@@ -27,8 +27,8 @@ def scores(loaded: LoadedModel, samples: tuple[Sample, ...]) -> list[float]:
     """Return the score of the model's greedy answer to every sample, all tokens kept."""
     found: list[float] = []
     for start, batch in batches(samples, 100):
-        records = BatchEvaluator(loaded, batch, "holdout", start, max_new_tokens=8).records(Policy.keep_all())
-        found += [record.score for record in records if record.score is not None]
+        answers = BatchEvaluator(loaded, batch, "holdout", start, max_new_tokens=8).reference.texts
+        found += [find_metric(each.metric)(answer, each.answers) for answer, each in zip(answers, batch, strict=True)]
     assert len(found) == len(samples)
     return found
 

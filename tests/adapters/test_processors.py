@@ -59,7 +59,7 @@ def test_a_batch_of_the_processor_fits_the_model(name: str) -> None:
     assert logits[real].isfinite().all()
 
 
-@pytest.mark.usefixtures("without_video")
+@pytest.mark.usefixtures("without_video", "few_steps")
 @pytest.mark.parametrize("name", TESTED)
 def test_the_contracts_hold_on_what_the_processor_gives(name: str) -> None:
     model, processor = find(name).build(), FAMILIES[name].build()

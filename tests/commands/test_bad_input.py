@@ -214,7 +214,7 @@ def test_what_can_be_certified_is_said_with_the_names_of_slices() -> None:
     assert "downsampling_fails" not in text
 
 
-@pytest.mark.parametrize("module", ["vtw_search", "vtw_search.commands.profile"])
+@pytest.mark.parametrize("module", ["vtw_search", pytest.param("vtw_search.commands.profile", marks=pytest.mark.slow)])
 def test_a_reader_who_has_had_enough_is_no_error(module: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", module, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

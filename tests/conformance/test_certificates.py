@@ -20,6 +20,8 @@ from vtw_search.errors import ModelError, PolicyFileError
 from vtw_search.policies import Certificate, read_certificate
 from vtw_search.runtime import make_certificate, record_certificate
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 NAME = "aya_vision"
 STALE = [
     ({"config_digest": "0" * 16}, "config_digest"),

@@ -16,7 +16,7 @@ from experiments.model_coverage.families import find
 from experiments.model_coverage.probes import family_probes
 from experiments.model_coverage.table import table
 from vtw_search.adapters import ADAPTERS, find_adapter
-from vtw_search.conformance import Finding, Report, check_model
+from vtw_search.conformance import Finding, Report, bench, check_model
 
 ROWS: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text()) for path in sorted(Path(coverage.ROWS).glob("*.json"))
@@ -30,25 +30,50 @@ def without_numbers(reason: str) -> str:
     return re.sub(r"\d\.\de[-+]\d\d", "x", reason)
 
 
-def assert_passes(name: str, attention: str, dtype: torch.dtype = torch.float32) -> None:
+def assert_passes(
+    name: str, attention: str, dtype: torch.dtype = torch.float32, layers: list[int] | None = None
+) -> None:
     family = find(name)
     probes = family_probes(family if dtype == torch.float32 else family.in_double())
-    report = check_model(family.build(attention, dtype), probes)
+    report = check_model(family.build(attention, dtype), probes, layers=layers)
     assert report.passed, report.problem
 
 
+def some_layers(name: str) -> list[int]:
+    model = find(name).build()
+    possible = find_adapter(model).facts(model).possible_layers
+    return [possible[0], possible[len(possible) // 2], possible[-1]]
+
+
 @pytest.mark.parametrize("name", coverage.NAMED)
-def test_a_family_with_an_adapter_passes(name: str) -> None:
+def test_a_family_with_an_adapter_passes_at_its_first_middle_and_last_layer(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slow tests check the same families at every layer with longer answers, and under eager attention."""
+    monkeypatch.setattr(bench, "STEPS", 3)
     assert find(name).model_type in ADAPTERS
-    assert_passes(name, "sdpa")
+    assert_passes(name, "sdpa", layers=some_layers(name))
+
+
+def test_every_named_family_is_checked_at_every_layer_by_the_slow_tests() -> None:
+    assert set(coverage.NAMED) <= set(SUPPORTED)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SUPPORTED)
 def test_a_row_that_says_supported_passes_again(name: str) -> None:
     in_double = ROWS[name]["dtype"] == "float64"
-    for attention in ("sdpa",) if in_double else ("eager", "sdpa"):
-        assert_passes(name, attention, torch.float64 if in_double else torch.float32)
+    assert_passes(name, "sdpa", torch.float64 if in_double else torch.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in SUPPORTED if ROWS[name]["dtype"] == "float32"])
+def test_it_passes_under_eager_attention_at_its_first_middle_and_last_layer(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eager attention gets another form of mask; what a layer's number changes, sdpa has shown at every layer."""
+    monkeypatch.setattr(bench, "STEPS", 3)
+    assert_passes(name, "eager", layers=some_layers(name))
 
 
 @pytest.mark.slow

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
 from experiments.model_coverage.families import find
 from experiments.model_coverage.probes import family_probes
+from experiments.model_coverage.tiny import TinyFamily
 from vtw_search.adapters import Adapter, LayerCache, layer_caches
 from vtw_search.adapters.glm4v import Glm4vAdapter
 from vtw_search.adapters.parts import IMAGE, VIDEO
@@ -24,11 +27,31 @@ from vtw_search.runtime.removal import TokenRemoval
 from vtw_search.runtime.stages import ReadyStage
 from vtw_search.tokens import select
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 FAMILIES = ("llava", "qwen2_5_vl", "gemma3")
+# What one period of sliding layers shows, a second one shows again.
+LAYERS = 6
+
+
+@cache
+def short_family(name: str) -> TinyFamily:
+    """The family with as few layers as have one of each kind."""
+    family = find(name)
+
+    def config() -> PreTrainedConfig:
+        made = family.config()
+        text: Any = made.get_text_config(decoder=True)
+        text.num_hidden_layers = LAYERS
+        if getattr(text, "layer_types", None):
+            text.layer_types = text.layer_types[:LAYERS]
+        return made
+
+    return replace(family, config=config)
 
 
 def report_on(name: str) -> Report:
-    family = find(name)
+    family = short_family(name)
     return check_model(family.build(), family_probes(family), layers=[3])
 
 

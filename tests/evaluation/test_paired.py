@@ -48,7 +48,7 @@ def test_the_test_keeps_its_level_for_every_law_on_the_edge(count: int, drop: fl
     assert max(sizes) <= alpha * 1.001
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(st.integers(5, 60), st.integers(0, 10), st.integers(0, 10))
 def test_the_bound_is_above_the_estimate_and_orders_outcomes(count: int, losses: int, gains: int) -> None:
     losses, gains = min(losses, count // 3), min(gains, count // 3)

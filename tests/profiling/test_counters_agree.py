@@ -15,6 +15,7 @@ from profilers.aten import COUNTED, NOT_COUNTED
 from profilers.audit import TOLERANCE, CountsDisagreeError, require_agreement
 from profilers.macs import count_macs
 from profilers.regimes import Regime
+from tests.conftest import usual_ones_fast
 from vtw_search import Policy
 from vtw_search.adapters import find_adapter
 from vtw_search.errors import ModelError
@@ -53,11 +54,11 @@ def sample(name: str) -> tuple[Any, Any, dict[str, torch.Tensor]]:
     return find_adapter(model), model, family.inputs([("large" if "large" in family.kinds else "small",)])
 
 
-@pytest.mark.parametrize("name", SUPPORTED)
+@pytest.mark.parametrize("name", usual_ones_fast(SUPPORTED))
 def test_the_counts_of_every_module_agree(name: str) -> None:
     adapter, model, inputs = sample(name)
     rows = require_agreement(audit_model(adapter, model, inputs).rows)
-    layers = {f"{name}.{number}" for number in range(len(adapter.decoder_layers(model))) for name in ["layers"]}
+    layers = {f"layers.{number}" for number in range(len(adapter.decoder_layers(model)))}
     counted = {row.module for row in rows if row.closed_form is not None}
     assert all(any(module.endswith(layer) for module in counted) for layer in layers)
     assert all(row.closed_form for row in rows if row.closed_form is not None)
@@ -106,7 +107,7 @@ def test_pictures_that_a_tower_joins_are_counted_together(name: str) -> None:
     assert two.cost.vision > 2 * one.cost.vision
 
 
-@pytest.mark.parametrize("name", SUPPORTED)
+@pytest.mark.parametrize("name", usual_ones_fast(SUPPORTED))
 def test_a_composed_withdrawal_equals_the_calls_that_the_layers_receive(name: str) -> None:
     adapter, model, inputs = sample(name)
     stack, facts = adapter.decoder_layers(model), adapter.facts(model)
@@ -120,7 +121,7 @@ def test_a_composed_withdrawal_equals_the_calls_that_the_layers_receive(name: st
         assert count_macs(module, *args, **kwargs).total == pytest.approx(macs, rel=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", [name for name in SUPPORTED if name not in (*TIMM, *BY_VALUES)])
+@pytest.mark.parametrize("name", usual_ones_fast(name for name in SUPPORTED if name not in (*TIMM, *BY_VALUES)))
 def test_without_a_prompt_the_vision_parts_are_counted_and_run_or_named(name: str) -> None:
     adapter, model, _ = sample(name)
     bare, parts = build_on_meta(model.config), vision_parts(adapter, model)

@@ -18,6 +18,7 @@ def claims(folder: Path) -> dict[str, float]:
     return {claim["name"]: claim["value"] for claim in content["claims"]}
 
 
+@pytest.mark.slow
 def test_timing_noise(tmp_path: Path) -> None:
     noise.main(["--repetitions", "2", "--rounds", "3", "--out", str(tmp_path)])
     found = claims(tmp_path)

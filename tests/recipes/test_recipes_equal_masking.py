@@ -69,9 +69,11 @@ def probes_of(policy: Policy, bench: Bench) -> list[Probe]:
     return [probe for probe in bench.visual_probes if not (tower and "pixel_values_videos" in probe.inputs)]
 
 
+# The published policy and one that was drawn, and with the slow tests the rest of them.
+@pytest.mark.parametrize("part", [slice(2), pytest.param(slice(2, None), marks=pytest.mark.slow)], ids=["", "rest"])
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_recipe_equals_its_masked_oracle(name: str, recipe: str) -> None:
+def test_a_recipe_equals_its_masked_oracle(name: str, recipe: str, part: slice) -> None:
     bench, fused = benches(name)
     if name not in RUN_ON.get(recipe, FAMILIES):
         with pytest.raises(PolicyError, match=r"cannot run on this .*; "):
@@ -79,7 +81,7 @@ def test_a_recipe_equals_its_masked_oracle(name: str, recipe: str) -> None:
         return
     policies = policies_of(recipe, bench)
     assert policies, "the recipe must have a policy on this model"
-    for policy in policies:
+    for policy in policies[part]:
         make_ready(policy, bench.facts)
         probes = probes_of(policy, bench)
         assert probes

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -77,10 +75,3 @@ def test_a_picture_that_cannot_be_written_keeps_the_old_one(tmp_path: Path, monk
         write_report([study()], tmp_path)
     assert (tmp_path / "digits_read" / "front.png").read_bytes() == old
     assert not list(tmp_path.rglob("*.part"))
-
-
-def test_importing_loads_neither_matplotlib_nor_plotly() -> None:
-    code = "import sys, vtw_search.report; print([name for name in ('matplotlib', 'plotly') if name in sys.modules])"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.strip() == "[]"

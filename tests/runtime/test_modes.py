@@ -119,6 +119,7 @@ def test_cropping_into_the_prompt_is_refused() -> None:
             model(input_ids=torch.tensor([[4]]), past_key_values=cache, use_cache=True)
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3"])
 def test_half_precision_passes_the_contracts(name: str, dtype: torch.dtype) -> None:

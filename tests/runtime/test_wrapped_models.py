@@ -14,6 +14,8 @@ from vtw_search import Policy, apply_policy
 from vtw_search.conformance import check_model
 from vtw_search.errors import ModelError, RuntimeUseError
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 def test_a_peft_model_runs_with_its_adapters() -> None:
     peft = pytest.importorskip("peft", reason="peft is a development dependency")

@@ -17,6 +17,8 @@ from vtw_search.policies import Certificate, read_certificate
 from vtw_search.search import certificate as module
 from vtw_search.search.certificate import model_certificate
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 NAME = "aya_vision"
 
 

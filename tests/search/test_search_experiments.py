@@ -44,6 +44,7 @@ def test_samplers_on_a_truth_that_was_scored(tmp_path: Path, monkeypatch: pytest
     assert 0 < found["default: evaluations to 95 %"] <= len(rows)
 
 
+@pytest.mark.slow
 def test_racing_and_the_search_that_scores_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(racing, "HERE", tmp_path)
     monkeypatch.setattr(racing, "CALIBRATION", 10)

@@ -104,7 +104,7 @@ class Task:
 losses = st.lists(st.sampled_from([0, 1, 4, 5, 6, 20]), min_size=4, max_size=4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(losses, min_size=1, max_size=3))
 def test_the_shared_policy_is_the_cheapest_that_every_task_allows(table: list[list[int]]) -> None:
     tasks = [

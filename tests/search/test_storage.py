@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import resource
 import sqlite3
-import subprocess
 import sys
 import threading
 import time
@@ -46,17 +46,20 @@ def test_trials_are_there_when_it_is_opened_again(open_storage: Callable[[], Sto
     assert not open_storage().leases().take("a", "you", 60)
 
 
+def open_new(folder: Path) -> None:
+    assert make_storage("sqlite", folder, None, 5, print).studies.get_all_studies() == []
+
+
 @pytest.mark.slow
 def test_a_new_database_may_be_opened_by_several_processes_at_once(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from vtw_search.search.storage import make_storage\n"
-        "storage = make_storage('sqlite', Path(sys.argv[1]), None, 5, print)\n"
-        "print(len(storage.studies.get_all_studies()))"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "mine")]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [output for output, _ in outputs] == ["0\n"] * 4, outputs
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    processes = [context.Process(target=open_new, args=(tmp_path / "mine",)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+    assert [process.exitcode for process in processes] == [0] * 4
 
 
 def lock(database: Path, seconds: float) -> threading.Thread:
@@ -137,23 +140,16 @@ def test_a_journal_lock_of_a_killed_process_does_not_stay(tmp_path: Path, monkey
 
 
 def test_a_full_disk_is_an_error_and_the_study_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    """The limit on the size of files is a full disk for one process."""
-    code = f"""
-import resource, sys
-from pathlib import Path
-from tests.search.test_storage import NO_LIMITS, ROWS, make_storage, record_trials
-from vtw_search.errors import StoreError
-storage = make_storage("sqlite", Path({str(tmp_path)!r}), None, 1, print)
-storage.studies
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-try:
-    storage.patience.call(lambda: record_trials(storage.studies, "t", ROWS, NO_LIMITS, {{}}))
-except StoreError as error:
-    sys.exit(f"StoreError: {{error}}")
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "StoreError: the database of the study must answer: " in run.stderr, run.stderr
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    """The limit on the size of files is a full disk for this process."""
+    storage = make_storage("sqlite", tmp_path, None, 1, lambda text: None)
+    storage.studies.get_all_studies()
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
+    try:
+        with pytest.raises(StoreError, match="the database of the study must answer: "):
+            record(storage)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     assert len(record(make_storage("sqlite", tmp_path, None, 1, lambda text: None)).trials) == 3
 
 

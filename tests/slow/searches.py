@@ -25,8 +25,8 @@ from vtw_search.worker_driver import run_worker
 
 TASK = "digits_read"
 SMALL = (
-    f"task={TASK}", "tracking=none", "profile=macs", "batch_size=10", "model.device=cpu",
-    "samples.calibration=20", "samples.selection=20", "samples.confirmation=0", "samples.holdout=20",
+    f"task={TASK}", "tracking=none", "profile=macs", "batch_size=5", "model.device=cpu",
+    "samples.calibration=10", "samples.selection=10", "samples.confirmation=0", "samples.holdout=10",
     "limits.confidence=null", "noise.samples=0",
 )  # fmt: skip
 

@@ -14,6 +14,8 @@ from vtw_search.driver import SearchResult, run_search
 from vtw_search.errors import ConfigError, OutOfReachError
 from vtw_search.evaluation.bounds import share_upper_bound
 
+pytestmark = pytest.mark.slow
+
 SMALL = (
     "task=digits_read", "tracking=none", "profile=macs", "model.device=cpu", "space.first_layer=10",
     "samples.calibration=30", "samples.selection=30", "samples.confirmation=60", "samples.holdout=20",

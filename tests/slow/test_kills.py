@@ -16,7 +16,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.servers import postgres
-from tests.slow.searches import TASK, Run, assert_no_record_twice, assert_same_rows, begin, finish, rows_of, search
+from tests.slow.searches import TASK, Run, assert_no_record_twice, assert_same_rows, begin, finish, rows_of
 from vtw_search import Policy
 
 # A space of 216 policies, explored by a sampler: none of them is measured twice, and 24 are in all.
@@ -118,7 +118,7 @@ def test_workers_of_a_sampler_that_are_killed_lose_double_and_leave_nothing(stor
     assert len(exported) >= 24, "24 candidates, and the baselines of the answer"
     assert set(frame["policy"]) == exported
     counts = frame.groupby("policy").size()
-    assert set(counts) == {40}, "every candidate has every sample"
+    assert set(counts) == {20}, "every candidate has every sample"
 
 
 @pytest.fixture
@@ -187,9 +187,9 @@ def test_a_search_outlives_lost_connections_and_continues_after_a_server_that_wa
     with postgres() as server:
         overrides = ("search=lost", "storage=postgres", f"storage.url={server.url}", "worker=0", "storage.lease_s=2")
         run = begin(tmp_path, *overrides)
-        # Between two losses there is time for some work: on a busy machine a connection takes a second.
+        # Between two losses there is time for some work: on a busy machine a connection takes longer, too.
         moments, cuts = random.Random(5), 0
-        while not run.wait(moments.uniform(2, 5)):
+        while not run.wait(moments.uniform(0.2, 0.5) * plain[1]):
             server.cut_connections()
             cuts += 1
         assert run.status == 0, run.text
@@ -211,19 +211,17 @@ def test_a_search_outlives_lost_connections_and_continues_after_a_server_that_wa
         assert_no_record_twice(tmp_path)
 
 
-def test_the_helper_of_these_tests_sees_a_difference(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_helper_of_these_tests_sees_a_difference(plain: tuple[Path, float], tmp_path: Path) -> None:
     """What the tests above rest on: changed rows, answers and doubled records are noticed."""
-    plain = tmp_path / "plain"
-    plain.mkdir()
-    search(plain, "search=plain", "space.first_layer=11")
-    shutil.copytree(plain / "runs", tmp_path / "runs")
-    assert_same_rows(plain, "plain", tmp_path, "plain")
+    shutil.copytree(plain[0] / "runs", tmp_path / "runs")
+    assert_same_rows(plain[0], "plain", tmp_path, "plain")
     file = tmp_path / "runs" / "plain" / "records" / TASK / "samples.parquet"
     frame = pd.read_parquet(file)
     frame.loc[3, "kl_answer_nats"] += 0.01
     frame.to_parquet(file, index=False)
     with pytest.raises(AssertionError):
-        assert_same_rows(plain, "plain", tmp_path, "plain")
+        assert_same_rows(plain[0], "plain", tmp_path, "plain")
     shard = next((tmp_path / "runs" / "_records").rglob("samples-*"))
     shutil.copy(shard, shard.with_name("samples-again.parquet"))
     with pytest.raises(AssertionError):

@@ -14,6 +14,8 @@ from vtw_search import Policy
 from vtw_search.driver import SearchResult
 
 TASK = "easy_vqa_yesno"
+# As many as the published rule asks for.
+SIZES = ("samples.calibration=20", "samples.selection=20", "batch_size=10")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def numbers_of(result: SearchResult) -> Iterator[tuple[Policy, Mapping[str, floa
 def test_a_search_with_a_preset_finds_what_brute_force_finds(preset: str, folder: Path) -> None:
     allowed, least = PRESETS[preset]
     timed = () if preset not in ("fastest_2_points", "first_token_200ms") else ("profile=time", "profile.repeats=3")
-    asked = (f"task={TASK}", "space=[vtw,downsample]", f"limits={preset}", "limits.confidence=null", *timed)
+    asked = (f"task={TASK}", "space=[vtw,downsample]", f"limits={preset}", "limits.confidence=null", *SIZES, *timed)
     result = search(folder, *asked, f"search={preset}")
     numbers = dict(numbers_of(result))
     within = {policy: found for policy, found in numbers.items() if allowed(found)}

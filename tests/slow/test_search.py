@@ -83,6 +83,7 @@ def test_searches_that_differ_in_limits_share_the_records(finished: tuple[Path, 
     pd.testing.assert_frame_equal(rows_of(folder, "plain")[0], rows_of(folder, "shared")[0])
 
 
+@pytest.mark.slow
 def test_the_exported_file_gives_the_answers_of_the_search_in_a_fresh_process(
     finished: tuple[Path, SearchResult], tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from tests.servers import Server
 from tests.slow.searches import SMALL, assert_same_rows, begin, finish
 
 # Eight pieces of work: the samples of both splits in batches of five.
-PIECES = ("batch_size=5",)
+PIECES = ("samples.calibration=20", "samples.selection=20", "batch_size=5")
 
 
 @pytest.fixture(scope="module")

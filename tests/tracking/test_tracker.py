@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -217,8 +215,3 @@ def test_a_folder_can_be_the_store(tmp_path: Path) -> None:
     tracker.log_study(make_study(layers=3, needs=1), make_artifacts(tmp_path / "files"))
     tracker.finish("FINISHED")
     assert list((tmp_path / "mlruns").rglob("front.html"))
-
-
-def test_importing_the_package_does_not_import_mlflow() -> None:
-    code = "import sys, vtw_search.tracking; sys.exit('mlflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

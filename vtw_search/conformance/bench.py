@@ -84,11 +84,6 @@ class Bench:
         """The probes that have images."""
         return [probe for probe in self.probes if self.adapter.visual_mask(self.model, probe.inputs) is not None]
 
-    @property
-    def text_probes(self) -> list[Probe]:
-        """The probes that have none."""
-        return [probe for probe in self.probes if self.adapter.visual_mask(self.model, probe.inputs) is None]
-
     def hidden(self, probe: Probe) -> torch.Tensor:
         """Return (B, T) bool, true at the visual tokens that withdrawal takes."""
         visual = self.adapter.visual_mask(self.model, probe.inputs)
