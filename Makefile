@@ -10,7 +10,7 @@ TASKS ?=
 # what a file's tests share is made once, until one has nothing left.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
-.PHONY: search test test-slow test-all check format claims dashboard clean
+.PHONY: search test test-slow test-all test-engines check-versions check format claims dashboard clean
 
 search: $(VENV)/ready  ## search all shipped tasks on the shipped model
 	$(BIN)/vtw-search "runs=$$QUOTED_RUNS"
@@ -22,6 +22,11 @@ test-slow: $(VENV)/ready  ## the other tests
 	$(PYTEST) -m slow
 
 test-all: test test-slow  ## every test, once
+
+test-engines: check-versions  ## what needs environments of its own
+
+check-versions: $(VENV)/ready  ## the core on the releases of transformers that engines pin
+	$(BIN)/python -m experiments.engine_versions.run
 
 check: $(VENV)/ready  ## lint, format, types, layers
 	$(BIN)/ruff check .
