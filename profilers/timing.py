@@ -2,49 +2,20 @@
 
 A round calls every candidate once, in an order drawn anew, each in a block A B B A with the reference (A). What changes
 slowly, such as clock rates, temperature or other load, falls on both sides of a block alike.
+
+On a machine that others keep busy, times may never settle. What has not settled after a while, or while others keep all
+cores busy, is not waited for any longer: a few rounds are taken, and the times are called unreliable.
 """
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from statistics import median
 
+from profilers.protocol import LEAST_ROUNDS, Patience, ProtocolSettings, WarmUp, warm_up
 from profilers.statistics import Blocks, Interval, Summary, ratio_interval
 from profilers.stopwatch import Stopwatch, Work
-
-
-@dataclass(frozen=True)
-class ProtocolSettings:
-    """How long and how often.
-
-    Attributes:
-        min_rounds: blocks per candidate at least.
-        min_seconds: of timed rounds at least.
-        window: calls in one window of the warm-up.
-        settled: largest relative difference of the medians of two windows that agree.
-        max_windows: windows after which a warm-up is given up as unsettled.
-        max_spread: interquartile range over median above which times are called unreliable.
-        seed: of the order of the candidates.
-
-    Raises:
-        ValueError: a value is out of range.
-    """
-
-    min_rounds: int = 10
-    min_seconds: float = 1.0
-    window: int = 3
-    settled: float = 0.05
-    max_windows: int = 20
-    max_spread: float = 0.2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        least = {"min_rounds": 3, "min_seconds": 0, "window": 1, "settled": 0, "max_windows": 2, "max_spread": 0}
-        for name, bound in least.items():
-            if not getattr(self, name) >= bound:
-                raise ValueError(f"{name} must be at least {bound}; got {getattr(self, name)}. Give a larger one.")
 
 
 @dataclass(frozen=True)
@@ -91,9 +62,19 @@ class UnsteadyClockError(RuntimeError):
 
 @dataclass
 class _Collected:
+    warmed: tuple[WarmUp, WarmUp]
     reference_ms: list[tuple[float, float]] = field(default_factory=list)
     candidate_ms: list[tuple[float, float]] = field(default_factory=list)
     jumps: int = 0
+
+    def blocks(self) -> Blocks:
+        return Blocks(tuple(self.reference_ms), tuple(self.candidate_ms))
+
+    def spread(self) -> float:
+        return max(side.relative_spread for side in self.blocks().summaries())
+
+    def is_steady(self, settings: ProtocolSettings) -> bool:
+        return all(each.settled for each in self.warmed) and self.spread() <= settings.max_spread
 
 
 def compare(
@@ -102,6 +83,7 @@ def compare(
     stopwatch: Stopwatch,
     settings: ProtocolSettings | None = None,
     elapsed: Callable[[], float] = time.monotonic,
+    crowded: Callable[[], bool] = lambda: False,
 ) -> dict[str, Compared]:
     """Time candidates against a reference.
 
@@ -110,7 +92,8 @@ def compare(
         candidates: by name. An error in any work ends the timing and reaches the caller.
         stopwatch: of the device that does the work.
         settings: the defaults if not given.
-        elapsed: seconds, for `min_seconds`.
+        elapsed: seconds, for `min_seconds` and `max_seconds`.
+        crowded: whether others keep the machine so busy that times will not settle.
 
     Returns:
         One comparison per candidate.
@@ -122,31 +105,20 @@ def compare(
     settings = settings or ProtocolSettings()
     if not candidates:
         raise ValueError("A comparison needs a candidate; got none. Name one at least.")
-    warmed = {name: warm_up(work, stopwatch, settings) for name, work in {"": reference, **candidates}.items()}
-    collected = {name: _Collected() for name in candidates}
+    patience = Patience(settings.max_seconds * len(candidates), elapsed, crowded, elapsed())
+    first, *others = (warm_up(work, stopwatch, settings, patience.ended) for work in (reference, *candidates.values()))
+    collected = {name: _Collected((first, each)) for name, each in zip(candidates, others, strict=True)}
     order, generator, began = list(candidates), random.Random(settings.seed), elapsed()
+    ended = None
     for number in count(1):
         generator.shuffle(order)
         for name in order:
             _add_block(collected[name], stopwatch, reference, candidates[name])
         if number >= settings.min_rounds and elapsed() - began >= settings.min_seconds:
             break
-    return {name: _compared(each, warmed[""], warmed[name], settings) for name, each in collected.items()}
-
-
-def warm_up(work: Work, stopwatch: Stopwatch, settings: ProtocolSettings) -> tuple[int, bool]:
-    """Call a work until the medians of its last two windows agree.
-
-    Returns:
-        How many calls it took, and whether they agreed in the end.
-    """
-    before = None
-    for number in range(1, settings.max_windows + 1):
-        now = median(ms for _ in range(settings.window) for ms in stopwatch.block([work]).times_ms)
-        if before is not None and abs(now - before) <= settings.settled * max(abs(before), abs(now)):
-            return number * settings.window, True
-        before = now
-    return settings.max_windows * settings.window, False
+        if _can_end(collected.values(), settings) and (ended := patience.ended()):
+            break
+    return {name: _compared(each, settings, ended) for name, each in collected.items()}
 
 
 def _add_block(collected: _Collected, stopwatch: Stopwatch, reference: Work, candidate: Work) -> None:
@@ -159,19 +131,32 @@ def _add_block(collected: _Collected, stopwatch: Stopwatch, reference: Work, can
     collected.candidate_ms.append((second, third))
 
 
-def _compared(
-    collected: _Collected, reference: tuple[int, bool], candidate: tuple[int, bool], settings: ProtocolSettings
-) -> Compared:
-    blocks = Blocks(tuple(collected.reference_ms), tuple(collected.candidate_ms))
-    if len(blocks) < 3:
+def _can_end(collected: Collection[_Collected], settings: ProtocolSettings) -> bool:
+    """Return whether all have something to show, and the times of one are unreliable as they are."""
+    if any(len(each.reference_ms) < LEAST_ROUNDS for each in collected):
+        return False
+    return not all(each.is_steady(settings) for each in collected)
+
+
+def _compared(collected: _Collected, settings: ProtocolSettings, ended: str | None) -> Compared:
+    blocks = collected.blocks()
+    if len(blocks) < LEAST_ROUNDS:
         raise UnsteadyClockError(len(blocks), collected.jumps)
-    problems = []
+    problems = tuple(_problems(collected, settings, ended))
+    return Compared(blocks, ratio_interval(blocks, settings.seed), collected.warmed[1].calls, problems)
+
+
+def _problems(collected: _Collected, settings: ProtocolSettings, ended: str | None) -> Iterator[str]:
     if collected.jumps:
-        problems.append(f"the clock jumped in {collected.jumps} blocks, which were left out")
-    if not (reference[1] and candidate[1]):
-        problems.append(f"times did not settle within {settings.max_windows * settings.window} calls of warm-up")
-    found = Compared(blocks, ratio_interval(blocks, settings.seed), candidate[0], ())
-    spread = max(found.reference.relative_spread, found.candidate.relative_spread)
+        yield f"the clock jumped in {collected.jumps} blocks, which were left out"
+    unsettled = [each for each in collected.warmed if not each.settled]
+    if unsettled:
+        reasons = [f": {each.ended}" for each in unsettled if each.ended]
+        calls = max(each.calls for each in unsettled)
+        yield f"times did not settle within {calls} calls of warm-up{reasons[0] if reasons else ''}"
+    spread = collected.spread()
     if spread > settings.max_spread:
-        problems.append(f"times spread by {spread:.0%} of their median, more than {settings.max_spread:.0%}")
-    return Compared(found.blocks, found.ratio, found.warmup_calls, tuple(problems))
+        yield f"times spread by {spread:.0%} of their median, more than {settings.max_spread:.0%}"
+    rounds = len(collected.reference_ms)
+    if ended and rounds < settings.min_rounds:
+        yield f"{rounds} of {settings.min_rounds} rounds were taken: {ended}"

@@ -14,6 +14,8 @@ from profilers.environment import GpuState, read_gpu
 
 MAX_FOREIGN_CORES: Final = 0.25
 """Cores that others may keep busy on average before times are called unreliable."""
+# Others make this process wait where hardly any core is left. Ticks are coarse: a shorter look would tell nothing.
+_CROWDED_SHARE, _LEAST_SECONDS = 0.9, 0.5
 _STAT = Path("/proc/stat")
 
 
@@ -22,19 +24,29 @@ class Watch:
     """What a watch over the machine has found.
 
     Attributes:
+        began: the use of the CPU when the watch began; None where that is not known.
         problems: why times should not be relied upon; known once the watch is over.
     """
 
+    began: "CpuUse | None" = None
     problems: tuple[str, ...] = ()
+
+    def crowded(self) -> bool:
+        """Whether others have kept cores busy until now and left hardly any, so that times will not settle."""
+        now = None if self.began is None else read_cpu_use()
+        if self.began is None or now is None or now.at_s - self.began.at_s < _LEAST_SECONDS:
+            return False
+        full = now.busy_s - self.began.busy_s >= _CROWDED_SHARE * (os.cpu_count() or 1) * (now.at_s - self.began.at_s)
+        return full and self.began.foreign_cores(now) > MAX_FOREIGN_CORES
 
 
 @contextmanager
 def watched(device: torch.device) -> Iterator[Watch]:
     """Watch the machine, and `device` where that is a GPU, while the block takes times."""
-    watch, gpu, used = Watch(), read_gpu(device)[0], read_cpu_use()
+    gpu, watch = read_gpu(device)[0], Watch(read_cpu_use())
     yield watch
     after = read_cpu_use()
-    foreign = None if used is None or after is None else used.foreign_cores(after)
+    foreign = None if watch.began is None or after is None else watch.began.foreign_cores(after)
     watch.problems = environment_problems(gpu, read_gpu(device)[0], foreign)
 
 

@@ -116,6 +116,7 @@ def _study_settings(config: SearchConfig, name: str, loaded: LoadedModel) -> Stu
         max_new_tokens=config.named_tasks[name].max_new_tokens,
         batch_size=config.batch_size,
         repeats=config.profile.repeats,
+        max_seconds=config.profile.max_seconds,
         store=Path(config.runs) / "_records",
         timeout_s=config.timeout_s,
         time_all=config.profile.repeats > 0 and limits_of(config, name).need_time,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from omegaconf import DictConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from profilers.protocol import MAX_SECONDS
 from profilers.regimes import Regime, regime_grid
 from vtw_search.config import compose_config, content_of, validated
 from vtw_search.errors import ConfigError, near_matches
@@ -18,7 +19,7 @@ from vtw_search.facts import ModelFacts
 from vtw_search.files import PlainName
 from vtw_search.policies import Policy
 from vtw_search.recipes import find_recipe, recipe_policy
-from vtw_search.settings import Count, FilePath, Group, ModelSettings, Repeats, TrackingSettings
+from vtw_search.settings import Count, FilePath, Group, ModelSettings, Repeats, Seconds, TrackingSettings
 
 Axis = Annotated[tuple[Count, ...], Field(min_length=1)]
 
@@ -30,6 +31,7 @@ class RegimeSettings(Group):
         repeats: rounds A B B A at least; 0 counts macs only.
         batch, visual_tokens, prompt_tokens, output_tokens: the axes of the grid.
         min_seconds: of timed rounds at least.
+        max_seconds: per regime and phase, after which times that have not settled are waited for no longer.
     """
 
     repeats: Repeats = 5
@@ -38,6 +40,7 @@ class RegimeSettings(Group):
     prompt_tokens: Axis = (64,)
     output_tokens: Axis = (1, 32)
     min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    max_seconds: Seconds = MAX_SECONDS
 
     def grid(self, tokens_of_a_row: Callable[[], int]) -> list[Regime]:
         """Return the regimes; `tokens_of_a_row` is asked where no number of visual tokens was given."""
@@ -104,7 +107,8 @@ class ProfileConfig(Group):
         """The given name, or one made of the model, the policy and a hash of what decides the result."""
         if self.name is not None:
             return self.name
-        decisive = self.model_dump(mode="json", exclude={"name", "runs", "tracking"})
+        how = dict.fromkeys(("name", "runs", "tracking"), True)
+        decisive = self.model_dump(mode="json", exclude={**how, "profile": {"max_seconds"}})
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
         model = re.sub(r"[^A-Za-z0-9.-]+", "-", self.model.path.rstrip("/").split("/")[-1]).strip("-.") or "model"
         return f"profile-{model}-{digest}"

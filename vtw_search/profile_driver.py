@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from profilers.environment import Environment
-from profilers.timing import ProtocolSettings
+from profilers.protocol import ProtocolSettings
 from vtw_search.adapters import Adapter, find_adapter
 from vtw_search.errors import ConfigError, ModelError
 from vtw_search.evaluation.model import DTYPES, load_model, usable_device
@@ -146,7 +146,7 @@ def _timing(config: ProfileConfig) -> ProtocolSettings | None:
     profile = config.profile
     if profile.repeats == 0:
         return None
-    return ProtocolSettings(profile.repeats, profile.min_seconds)
+    return ProtocolSettings(profile.repeats, profile.min_seconds, max_seconds=profile.max_seconds)
 
 
 def _tokens_of_an_image(adapter: Adapter, model: Any) -> int:

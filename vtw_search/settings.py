@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from profilers.protocol import MAX_SECONDS
 from vtw_search.files import PlainName, with_home
 
 Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -162,9 +163,15 @@ class RacingSettings(Group):
 
 
 class ProfileSettings(Group):
-    """How often prefills are timed, after a warm-up until they settle; 0 repeats count macs only."""
+    """How often prefills are timed, after a warm-up until they settle; 0 repeats count macs only.
+
+    Attributes:
+        repeats: rounds A B B A.
+        max_seconds: per candidate, after which times that have not settled are waited for no longer.
+    """
 
     repeats: Repeats = 5
+    max_seconds: Seconds = MAX_SECONDS
 
 
 class TrackingSettings(Group):
@@ -238,8 +245,8 @@ class SearchConfig(Group):
     @property
     def digest(self) -> str:
         """A hash of what decides the result."""
-        how = {"search", "runs", "sweep", "tracking", "storage", "worker", "wait_s"}
-        decisive = self.model_dump(mode="json", exclude=how)
+        how = dict.fromkeys(("search", "runs", "sweep", "tracking", "storage", "worker", "wait_s"), True)
+        decisive = self.model_dump(mode="json", exclude={**how, "profile": {"max_seconds"}})
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
 
     @property

@@ -13,8 +13,8 @@ from transformers import PreTrainedConfig
 
 from experiments.model_coverage.families import find
 from experiments.result import Claim, write_result
+from profilers.protocol import ProtocolSettings
 from profilers.regimes import regime_grid
-from profilers.timing import ProtocolSettings
 from vtw_search import Policy
 from vtw_search.adapters import find_adapter
 from vtw_search.files import write_text_atomically

@@ -13,9 +13,10 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 from experiments.result import Claim, write_result
 from profilers.prefill import PrefillCost
+from profilers.protocol import ProtocolSettings
 from profilers.regimes import Regime
 from profilers.stopwatch import Work, plain, stopwatch_of
-from profilers.timing import Compared, ProtocolSettings, compare
+from profilers.timing import Compared, compare
 from vtw_search import Policy
 from vtw_search.adapters import find_adapter
 from vtw_search.files import write_text_atomically

@@ -11,9 +11,10 @@ import torch
 from rich.progress import track
 
 from experiments.result import Claim, write_result
+from profilers.protocol import ProtocolSettings
 from profilers.regimes import Regime
 from profilers.stopwatch import Work, plain, stopwatch_of
-from profilers.timing import Compared, ProtocolSettings, compare
+from profilers.timing import Compared, compare
 from vtw_search import Policy
 from vtw_search.evaluation.model import load_model
 from vtw_search.profiling.works import RegimeWorks

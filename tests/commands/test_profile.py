@@ -11,12 +11,14 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from experiments.model_coverage.families import find
+from profilers.protocol import ProtocolSettings
 from vtw_search.adapters import find_adapter
 from vtw_search.commands.profile import main
 from vtw_search.errors import ConfigError
 from vtw_search.evaluation.model import load_model
 from vtw_search.policies import Policy, PolicySet, TaskPolicy, save_policy
 from vtw_search.profile_config import load_profile_config
+from vtw_search.profile_driver import _timing
 from vtw_search.profiling.architectures import build_on_meta, load_architecture
 from vtw_search.profiling.regimes import RegimeRunner
 from vtw_search.profiling.rows import RegimeRow
@@ -121,8 +123,9 @@ def test_weights_that_do_not_fit_are_refused(capsys: Any, monkeypatch: pytest.Mo
 
 
 def test_the_name_of_a_profile_depends_on_what_decides_it() -> None:
-    first, again = (load_profile_config(*VTW, *more).profile_name for more in ((), ("tracking=none",)))
-    assert first == again
+    first, again = (load_profile_config(*VTW, *more).profile_name for more in ((), ("profile.max_seconds=3",)))
+    assert first == again == load_profile_config(*VTW, "tracking=none").profile_name
+    assert _timing(load_profile_config(*VTW, "profile.max_seconds=3")) == ProtocolSettings(5, 1.0, max_seconds=3.0)
     assert load_profile_config(*VTW, "profile.batch=[2]").profile_name != first
     with pytest.raises(ConfigError, match="name"):
         load_profile_config(*VTW, "name=a/b")

@@ -13,8 +13,9 @@ import torch
 from experiments.model_coverage.families import find
 from experiments.model_coverage.probes import family_probes, ragged_rows
 from profilers.memory import available_bytes, cache_bytes, peak_memory
+from profilers.protocol import ProtocolSettings
 from profilers.stopwatch import plain, stopwatch_of
-from profilers.timing import ProtocolSettings, compare
+from profilers.timing import compare
 from vtw_search import Policy, apply_policy
 from vtw_search.adapters import find_adapter
 from vtw_search.conformance.check import certify, check_model

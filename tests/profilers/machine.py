@@ -30,8 +30,9 @@ class Machine:
         def call() -> None:
             number = len(self.calls)
             self.calls.append(name)
-            self.now += seconds(number) + self.jumps.get(number, 0.0)
-            self.second += seconds(number)
+            took = seconds(number)
+            self.now += took + self.jumps.get(number, 0.0)
+            self.second += took
 
         @contextmanager
         def entered() -> Iterator[Call]:

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from profilers.timing import Compared, ProtocolSettings, UnsteadyClockError, compare, warm_up
+from profilers.protocol import ProtocolSettings, WarmUp, warm_up
+from profilers.timing import Compared, UnsteadyClockError, compare
 from tests.profilers.machine import Machine
 
 STEADY = ProtocolSettings(min_rounds=4, min_seconds=0, window=2)
@@ -54,20 +55,20 @@ def test_both_the_least_rounds_and_the_least_time_have_to_be_reached(
 def test_warm_up_goes_on_until_two_windows_agree() -> None:
     machine = Machine()
     work = machine.work("A", lambda number: 1.0 + 2.0 * max(0, 9 - number))
-    assert warm_up(work, machine.stopwatch(), ProtocolSettings(window=3, settled=0.01)) == (15, True)
+    assert warm_up(work, machine.stopwatch(), ProtocolSettings(window=3, settled=0.01)) == WarmUp(15, True)
 
 
 def test_a_work_that_never_settles_is_unreliable() -> None:
     machine = Machine()
     growing = machine.work("B", lambda number: 1.0 + number)
-    settings = ProtocolSettings(min_rounds=3, min_seconds=0, window=1, settled=0.0, max_windows=4)
+    settings = ProtocolSettings(min_rounds=3, min_seconds=0, window=1, settled=0.0, max_windows=4, max_seconds=1e3)
     found = compare(machine.work("A", lambda _: 1.0), {"B": growing}, machine.stopwatch(), settings, machine.elapsed)
     assert "times did not settle within 4 calls of warm-up" in found["B"].problems
 
 
 def drifting(name: str, machine: Machine, base: float, per_call: float) -> Compared:
     """The machine slows down evenly: alternation leaves the ratio alone."""
-    settings = ProtocolSettings(min_rounds=20, min_seconds=0, window=1, settled=1.0)
+    settings = ProtocolSettings(min_rounds=20, min_seconds=0, window=1, settled=1.0, max_seconds=1000)
     a = machine.work("A", lambda number: 1.0 + per_call * number)
     b = machine.work(name, lambda number: base * (1.0 + per_call * number))
     return compare(a, {name: b}, machine.stopwatch(), settings, machine.elapsed)[name]
@@ -99,6 +100,66 @@ def test_a_clock_that_never_holds_still_is_an_error() -> None:
         compare(a, {"B": b}, machine.stopwatch(), settings, machine.elapsed)
 
 
+def restless(machine: Machine, scale: float = 1.0) -> object:
+    """Calls that take 10 ms to 1 s in no order, as where others keep all cores busy."""
+    noise = random.Random(1)
+    return lambda _: scale * 10 ** noise.uniform(-2, 0)
+
+
+@pytest.mark.parametrize("max_seconds", [2.0, 10.0])
+@pytest.mark.parametrize("rounds, seconds", [(5, 0.0), (40, 0.0), (5, 60.0)])
+def test_times_that_do_not_settle_end_in_time_with_what_was_seen(
+    max_seconds: float, rounds: int, seconds: float
+) -> None:
+    machine, settings = Machine(), ProtocolSettings(rounds, seconds, max_seconds=max_seconds)
+    works = {"B": machine.work("B", restless(machine))}
+    found = compare(machine.work("A", restless(machine)), works, machine.stopwatch(), settings, machine.elapsed)["B"]
+    # Beyond the limit go at most the rest of a window of 3 calls, two windows of the candidate, and three blocks.
+    assert machine.now < max_seconds + 3 + 6 + 12
+    assert len(found.blocks) >= 3
+    assert found.candidate.p50_ms > 0
+    assert found.ratio.low <= found.ratio.value <= found.ratio.high
+    assert any(f"calls of warm-up: {max_seconds:g} s were over" in problem for problem in found.problems)
+    if len(found.blocks) < rounds:
+        assert f"{len(found.blocks)} of {rounds} rounds were taken: {max_seconds:g} s were over" in found.problems
+
+
+def test_times_that_become_restless_after_the_warm_up_end_in_time() -> None:
+    machine, noise = Machine(), random.Random(1)
+
+    def seconds(number: int) -> float:
+        return 0.1 if number < 12 else 10 ** noise.uniform(-2, 0)
+
+    settings = ProtocolSettings(min_rounds=1000, min_seconds=0, max_seconds=5)
+    a, b = machine.work("A", seconds), machine.work("B", seconds)
+    found = compare(a, {"B": b}, machine.stopwatch(), settings, machine.elapsed)["B"]
+    assert machine.now < 5 + 4
+    assert found.problems[-1] == f"{len(found.blocks)} of 1000 rounds were taken: 5 s were over"
+
+
+@pytest.mark.parametrize("call_s", [0.001, 0.1, 30.0])
+@pytest.mark.parametrize("max_seconds", [1e-3, 10.0, 1e9])
+def test_steady_times_are_taken_in_full_however_slow_the_work_is(call_s: float, max_seconds: float) -> None:
+    machine, settings = Machine(), ProtocolSettings(min_rounds=7, min_seconds=0, max_seconds=max_seconds)
+    a, b = machine.work("A", lambda _: call_s), machine.work("B", lambda _: call_s / 2)
+    found = compare(a, {"B": b}, machine.stopwatch(), settings, machine.elapsed)["B"]
+    assert (len(found.blocks), found.ratio.value, found.problems) == (7, pytest.approx(0.5), ())
+
+
+def test_where_others_keep_all_cores_busy_nothing_is_waited_for() -> None:
+    machine, settings = Machine(), ProtocolSettings(min_rounds=5, min_seconds=0)
+    a, b = (machine.work(name, restless(machine, 0.01)) for name in "AB")
+    found = compare(a, {"B": b}, machine.stopwatch(), settings, machine.elapsed, crowded=lambda: True)["B"]
+    assert len(machine.calls) == 2 * 6 + 3 * 4
+    assert found.problems[0] == "times did not settle within 6 calls of warm-up: others kept the machine busy"
+    assert found.problems[-1] == "3 of 5 rounds were taken: others kept the machine busy"
+    steady = {"B": machine.work("B", lambda _: 1.0)}
+    found = compare(
+        machine.work("A", lambda _: 1.0), steady, machine.stopwatch(), settings, machine.elapsed, lambda: True
+    )["B"]
+    assert (len(found.blocks), found.problems) == (5, ())
+
+
 def test_an_error_of_a_candidate_reaches_the_caller() -> None:
     machine = Machine()
 
@@ -128,7 +189,7 @@ def noisy_comparison(seed: int, ratio: float) -> Compared:
         hit = 3.0 if noise.random() < 0.05 else 1.0
         return hit * noise.lognormvariate(0, 0.05) * (1 + 0.2 * ((number // 40) % 3))
 
-    settings = ProtocolSettings(min_rounds=15, min_seconds=0, window=1, settled=10.0, seed=seed)
+    settings = ProtocolSettings(min_rounds=15, min_seconds=0, window=1, settled=10.0, seed=seed, max_seconds=1e6)
     a, b = machine.work("A", seconds), machine.work("B", lambda number: ratio * seconds(number))
     return compare(a, {"B": b}, machine.stopwatch(), settings, machine.elapsed)["B"]
 

@@ -11,7 +11,7 @@ import torch
 
 from profilers import watch
 from profilers.environment import GpuState
-from profilers.watch import CpuUse, environment_problems, read_cpu_use, watched
+from profilers.watch import CpuUse, Watch, environment_problems, read_cpu_use, watched
 
 GPU = GpuState("GPU-1", "570.1", 1700, 2600, 300.0, 700.0, 45, (), ())
 
@@ -38,6 +38,24 @@ def test_a_cpu_that_others_use_is_a_problem() -> None:
     assert before.foreign_cores(crowded) == 0.75
     assert environment_problems(None, None, before.foreign_cores(alone)) == ()
     assert environment_problems(None, None, before.foreign_cores(crowded)) == ("other processes kept 0.8 cores busy",)
+
+
+@pytest.mark.parametrize(
+    "after, crowded",
+    [
+        (CpuUse(15.5, 4.0, 4.0), True),  # others use 2.9 of 4 cores, and hardly any is left
+        (CpuUse(10.0, 9.5, 2.5), False),  # this process uses all of them
+        (CpuUse(6.0, 2.0, 4.0), False),  # others use one, and there is room
+        (CpuUse(1.6, 0.4, 0.4), False),  # too short to tell
+    ],
+)
+def test_a_machine_is_crowded_when_others_leave_hardly_a_core(
+    after: CpuUse, crowded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(watch, "read_cpu_use", lambda: after)
+    assert Watch(CpuUse(0.0, 0.0, 0.0)).crowded() is crowded
+    assert Watch(None).crowded() is False
 
 
 def test_own_work_is_not_foreign() -> None:

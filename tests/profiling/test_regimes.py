@@ -11,9 +11,9 @@ import torch
 
 from experiments.model_coverage.families import find
 from profilers.closed_form import tower_macs
+from profilers.protocol import ProtocolSettings
 from profilers.regimes import Regime
 from profilers.stopwatch import CpuStopwatch
-from profilers.timing import ProtocolSettings
 from tests.conftest import make_tiny_llava
 from vtw_search import Policy
 from vtw_search.adapters import find_adapter

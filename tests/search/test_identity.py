@@ -17,6 +17,7 @@ from vtw_search.evaluation.model import LoadedModel, load_model
 from vtw_search.evaluation.splits import Splits
 from vtw_search.evaluation.tasks import digits
 from vtw_search.policies import Policy
+from vtw_search.preparation import _study_settings
 from vtw_search.records import Measurement, RecordStore, SampleRecord
 from vtw_search.search.profile import profile_identity
 from vtw_search.search.study import Study
@@ -111,7 +112,14 @@ def test_how_a_search_is_run_is_no_part_of_it(study: Study) -> None:
     assert changed(study, timeout_s=3.0).store(SEARCH_SPLITS).folder == study.store(SEARCH_SPLITS).folder
     name = load_config("task=digits_read").search_name
     postgres = ("storage=postgres", "storage.url=postgresql://me@host/db")
-    for how in (["worker=3"], ["storage=journal"], postgres, ["tracking=none"], ["runs=elsewhere"]):
+    for how in (
+        ["worker=3"],
+        ["storage=journal"],
+        postgres,
+        ["tracking=none"],
+        ["runs=elsewhere"],
+        ["profile.max_seconds=3"],
+    ):
         assert load_config("task=digits_read", *how).search_name == name
 
 
@@ -122,6 +130,16 @@ def test_policies_are_told_apart_within_a_store_and_timing_within_measurements(s
     assert set(store.measurements()) == {Policy.withdraw(3).digest(), Policy.withdraw(4).digest()}
     timed = changed(study, repeats=5).store(SEARCH_SPLITS)
     assert (timed.folder, timed.measurements()) == (store.folder, {})
+
+
+def test_how_long_times_are_waited_for_tells_no_measurements_apart(study: Study) -> None:
+    store = changed(study, repeats=5).store(SEARCH_SPLITS)
+    store.add_measurement(Measurement(task="t", policy=Policy.withdraw(3), layer=3))
+    settings = _study_settings(load_config("task=digits_read", "profile.max_seconds=3"), "digits_read", study.loaded)
+    assert settings.max_seconds == 3.0
+    patient = changed(study, repeats=5, max_seconds=settings.max_seconds)
+    assert patient.profiler.max_seconds == 3.0
+    assert patient.store(SEARCH_SPLITS).measurements() == store.measurements() != {}
 
 
 @pytest.mark.parametrize("part", ["get_num_threads", "_cpu_name"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
+from itertools import chain, count, repeat
 from typing import Any
 
 import pytest
@@ -146,12 +146,33 @@ def test_placing_a_policy_is_not_timed(profiler: Profiler, monkeypatch: pytest.M
 def test_others_who_use_the_machine_are_told_beside_the_times(
     profiler: Profiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uses = iter([CpuUse(0.0, 0.0, 0.0), CpuUse(30.0, 10.0, 10.0)])
+    uses = chain([CpuUse(0.0, 0.0, 0.0)], repeat(CpuUse(30.0, 10.0, 10.0)))
     monkeypatch.setattr("profilers.watch.read_cpu_use", lambda: next(uses))
     monkeypatch.setattr(profiler, "_timings", {})
     columns = profile_columns(profiler.profile(Policy.withdraw(2)), 1)
     assert columns["latency_ms"] > 0
     assert columns["latency_problems"].split("; ")[0] == "other processes kept 2.0 cores busy"
+
+
+def test_times_that_do_not_settle_are_given_up_and_told(profiler: Profiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which every prefill takes longer than the one before, and with no time to wait."""
+    calls, now = count(1), [0.0]
+
+    def slower(*_: object) -> None:
+        now[0] += next(calls)
+
+    monkeypatch.setattr(module, "stopwatch_of", lambda _: CpuStopwatch(lambda: now[0]))
+    hasty = Profiler(profiler.loaded, list(easy_vqa.load_pool("color", "holdout"))[:1], repeats=9, max_seconds=1e-9)
+    first = profiler.loaded.adapter.decoder_layers(profiler.loaded.model)[0]
+    handle = first.register_forward_pre_hook(slower)
+    try:
+        columns = profile_columns(hasty.profile(Policy.withdraw(2)), 1)
+    finally:
+        handle.remove()
+    assert columns["latency_ms"] == 1000 * 18.5  # calls 14, 15, 18, 19, 22 and 23, behind a warm-up of 12
+    assert columns["latency_repeats"] == 6
+    assert "did not settle within 6 calls of warm-up: 1e-09 s were over" in columns["latency_problems"]
+    assert "3 of 9 rounds were taken: 1e-09 s were over" in columns["latency_problems"]
 
 
 def test_a_clock_that_never_holds_still_costs_the_times_alone(

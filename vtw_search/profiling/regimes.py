@@ -13,10 +13,11 @@ from profilers.closed_form import projector_macs, tower_macs
 from profilers.environment import Environment, read_environment
 from profilers.memory import available_bytes, is_out_of_memory, kv_cache_bytes
 from profilers.prefill import PrefillCost
+from profilers.protocol import ProtocolSettings
 from profilers.regimes import Phases, Regime, amdahl_ceiling, gaining_output_tokens, verdict
 from profilers.stopwatch import Stopwatch, Work, stopwatch_of
-from profilers.timing import Compared, ProtocolSettings, UnsteadyClockError, compare
-from profilers.watch import watched
+from profilers.timing import Compared, UnsteadyClockError, compare
+from profilers.watch import Watch, watched
 from vtw_search.adapters import Adapter
 from vtw_search.errors import ModelError, PolicyError
 from vtw_search.operators import find_operator
@@ -115,10 +116,10 @@ class RegimeRunner:
         with watched(self.model.device) as machine:
             vision, tower, decode = works.vision(), None, None
             if vision is not None:
-                tower = self._compare(vision, vision)
-            prefill = self._compare(works.prefill(under_policy=False), works.prefill(under_policy=True))
+                tower = self._compare(machine, vision, vision)
+            prefill = self._compare(machine, works.prefill(under_policy=False), works.prefill(under_policy=True))
             if row.regime.output_tokens > 1:
-                decode = self._compare(works.decode(under_policy=False), works.decode(under_policy=True))
+                decode = self._compare(machine, works.decode(under_policy=False), works.decode(under_policy=True))
         reference, candidate = (
             replace(side, peak=peak, cache_bytes_found=held)
             for side, (peak, held) in zip(
@@ -134,9 +135,9 @@ class RegimeRunner:
         measured = replace(row, status="measured", reference=reference, candidate=candidate, problems=problems)
         return _judged(measured, phases, self._kept(row.regime))
 
-    def _compare(self, reference: Work, candidate: Work) -> Compared:
-        stopwatch = self.stopwatch or stopwatch_of(self.model.device)
-        return compare(reference, {"candidate": candidate}, stopwatch, self.settings)["candidate"]
+    def _compare(self, machine: Watch, reference: Work, candidate: Work) -> Compared:
+        stopwatch, works = self.stopwatch or stopwatch_of(self.model.device), {"candidate": candidate}
+        return compare(reference, works, stopwatch, self.settings, crowded=machine.crowded)["candidate"]
 
     def _kept(self, regime: Regime) -> tuple[float, float]:
         """Return which shares of prefill and decode step no policy can save whose first stage is where ours is.

@@ -14,8 +14,9 @@ import torch
 from profilers.environment import read_machine
 from profilers.memory import kv_cache_bytes
 from profilers.prefill import PrefillMacs
+from profilers.protocol import MAX_SECONDS, ProtocolSettings
 from profilers.stopwatch import Call, Work, stopwatch_of
-from profilers.timing import Compared, ProtocolSettings, UnsteadyClockError, compare
+from profilers.timing import Compared, UnsteadyClockError, compare
 from profilers.watch import watched
 from vtw_search.evaluation.model import LoadedModel
 from vtw_search.evaluation.tasks import Sample
@@ -109,8 +110,10 @@ def _time_columns(timing: Timing) -> dict[str, Any]:
 class Profiler:
     """Profiles policies on the sample whose prompt has the median length."""
 
-    def __init__(self, loaded: LoadedModel, samples: Sequence[Sample], repeats: int) -> None:
-        self.loaded, self.repeats = loaded, repeats
+    def __init__(
+        self, loaded: LoadedModel, samples: Sequence[Sample], repeats: int, max_seconds: float = MAX_SECONDS
+    ) -> None:
+        self.loaded, self.repeats, self.max_seconds = loaded, repeats, max_seconds
         encoded = [self._encode(sample) for sample in samples[:64] if sample.images]
         encoded.sort(key=lambda inputs: inputs["input_ids"].shape[1])
         self.inputs = encoded[len(encoded) // 2]
@@ -174,10 +177,12 @@ class Profiler:
 
     def _time(self, policy: Policy) -> Timing:
         reference, candidate = (self._prefill(each) for each in (Policy.keep_all(), policy))
-        device, settings = self.loaded.device, ProtocolSettings(self.repeats, min_seconds=0.0)
+        device = self.loaded.device
+        settings = ProtocolSettings(self.repeats, min_seconds=0.0, max_seconds=self.max_seconds)
         try:
             with watched(device) as machine:
-                compared = compare(reference, {"candidate": candidate}, stopwatch_of(device), settings)["candidate"]
+                works, watch = {"candidate": candidate}, stopwatch_of(device)
+                compared = compare(reference, works, watch, settings, crowded=machine.crowded)["candidate"]
         except UnsteadyClockError as error:
             return Timing(None, (f"not timed: {error}",))
         return Timing(compared, (*machine.problems, *compared.problems))

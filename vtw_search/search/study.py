@@ -224,7 +224,7 @@ class Study:
     @cached_property
     def profiler(self) -> Profiler:
         """The profiler on this task's selection samples."""
-        return Profiler(self.loaded, self.splits["selection"], self.settings.repeats)
+        return Profiler(self.loaded, self.splits["selection"], self.settings.repeats, self.settings.max_seconds)
 
     def _profiled(self, row: Measurement, reference_macs: int, counts: list[list[int]], *, timed: bool) -> Measurement:
         try:

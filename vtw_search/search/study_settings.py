@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from profilers.protocol import MAX_SECONDS
 from vtw_search.policies import Policy
 
 # Splits whose records are stored together, by what they are for.
@@ -36,6 +37,8 @@ class StudySettings:
         max_new_tokens: bound on the length of an answer.
         batch_size: samples per batch; part of the identity, since it changes floating-point results.
         repeats: timed rounds A B B A; 0 for none.
+        max_seconds: per candidate, after which times that have not settled are waited for no longer; no part of the
+            identity, since it changes no time that has settled.
         store: folder that holds the records of all searches.
         timeout_s: of one candidate on one batch, or None; no part of the identity, since it changes no number.
         time_all: whether every candidate is timed, which limits and objectives on time need.
@@ -50,3 +53,4 @@ class StudySettings:
     timeout_s: float | None = None
     time_all: bool = False
     pooled: Policy | None = None
+    max_seconds: float = MAX_SECONDS
