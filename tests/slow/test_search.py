@@ -77,7 +77,7 @@ def test_limits_that_exclude_everything_give_keep_all_and_name_the_limit(finishe
 def test_searches_that_differ_in_limits_share_the_records(finished: tuple[Path, SearchResult]) -> None:
     folder, _ = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "runs" / "_records").rglob("samples-*")}
-    search(folder, "search=shared", "limits=vtw_paper")
+    search(folder, "search=shared", "limits=vtw_paper", "limits.kl_samples=10")
     calibration = {path for path in before if "samples-" in path.name}
     assert all(path.stat().st_mtime_ns == before[path] for path in calibration)
     pd.testing.assert_frame_equal(rows_of(folder, "plain")[0], rows_of(folder, "shared")[0])
