@@ -58,6 +58,9 @@ def test_generation_on_the_cache_equals_generation_without_one(name: str) -> Non
     family, policy = find(name), Policy(stages=PLANS["three stages"])
     model = family.build()
     inputs = family_probes(family)[-2 if family.text_only else -1].inputs
+    plain = Bench(model, find_adapter(model), family_probes(family), 1e-5)
+    if deviation(plain.generate(inputs).logits, plain.generate(inputs, cached=False).logits) > 1e-5:
+        pytest.skip(f"this release of transformers generates otherwise without a cache, without any policy: {name}")
     with apply_policy(model, policy):
         bench = Bench(model, find_adapter(model), family_probes(family), 1e-5)
         cached = bench.generate(inputs)
