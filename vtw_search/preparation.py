@@ -213,7 +213,7 @@ def _save_config(config: SearchConfig, folder: Path, commit: str | None = None) 
     # Several workers may begin at the same time: one of them decides what is fixed.
     with locked(folder / "config.lock", f"the settings of {config.search_name}"):
         before = _stored_config(path) if path.exists() else content
-        if not is_commit(before["model"]["revision"]):
+        if not is_commit(before["model"].get("revision")):
             before["model"]["revision"] = content["model"]["revision"]
         changed = [key for key in _FIXED if before.get(key) != content[key]]
         if changed:
