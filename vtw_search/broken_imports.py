@@ -8,7 +8,8 @@ from importlib import metadata
 from vtw_search.errors import MissingExtraError
 
 # Whose code runs while another package is imported; the package at fault is the last one that is none of these.
-_NEVER_AT_FAULT = frozenset(("importlib", "torch", "_pytest", "vtw_search", "profilers"))
+_NEVER_AT_FAULT = frozenset(("importlib", "torch", "transformers", "vtw_search", "profilers"))
+OWN_PACKAGES = ("vtw_search", "profilers", "conf")
 
 
 def broken_import(error: ImportError) -> MissingExtraError:
@@ -20,6 +21,11 @@ def broken_import(error: ImportError) -> MissingExtraError:
     if isinstance(cause, ModuleNotFoundError) and cause.name:
         package = cause.name.partition(".")[0]
         return MissingExtraError(f"{package} is not installed", remedy=f"pip install {package}")
+    if isinstance(cause, ImportError):
+        # "cannot import name ...", or a library that says itself what it needs.
+        where = f"{cause.name}: " if cause.name and cause.name not in reason else ""
+        rule, remedy = f"{where}{reason.split('. ')[0]}", "install it, in the release and build that fit your torch"
+        return MissingExtraError(rule, remedy=remedy)
     package = _package_at_fault(cause)
     remedy = (
         f"install the build of {package} that fits torch {metadata.version('torch')}, or pip uninstall {package} if "

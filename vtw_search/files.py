@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import uuid
@@ -71,6 +72,15 @@ def read_json(path: Path, kind: TypeAdapter[_Content], remedy: str) -> _Content:
         return kind.validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise unreadable(path, error, remedy) from error
+
+
+def is_json(path: Path) -> bool:
+    """Tell whether there is a file of JSON."""
+    try:
+        json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def unreadable(path: Path, error: Exception, remedy: str) -> StoreError:

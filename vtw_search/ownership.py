@@ -44,6 +44,19 @@ class Owner(BaseModel):
     host: str = Field(default_factory=socket.gethostname)
     since: str = Field(default_factory=lambda: datetime.now(UTC).astimezone().isoformat(" ", timespec="seconds"))
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the process has ended, as far as this machine can tell; another one may own the folder by now."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.process, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+
     def __str__(self) -> str:
         return f"{self.what}, process {self.process} of {self.user} on {self.host}, since {self.since}"
 
@@ -59,15 +72,24 @@ class Ownership:
         what: is done there, for others.
         shared: whether others may work there, too, who share it as well.
         wait_s: for how long it is waited for.
+        waits: how a user asks for that, for messages.
         say: takes one sentence for the user.
     """
 
     def __init__(
-        self, folder: Path, what: str, *, say: Callable[[str], None], shared: bool = False, wait_s: float = 0.0
+        self,
+        folder: Path,
+        what: str,
+        *,
+        say: Callable[[str], None],
+        shared: bool = False,
+        wait_s: float = 0.0,
+        waits: str = "",
     ) -> None:
         self.folder, self.shared, self.wait_s = folder, shared, wait_s
-        self._what, self._say = what, say
+        self._say, self._waits = say, waits
         self._stream: TextIO | None = None
+        self._owner_here = Owner(what=what)
 
     def __enter__(self) -> Self:
         if self.folder.exists():
@@ -76,6 +98,8 @@ class Ownership:
 
     def __exit__(self, *_: object) -> None:
         if self._stream is not None:
+            if self._noted() == self._owner_here:
+                self._note.unlink(missing_ok=True)
             self._stream.close()
             self._stream = None
 
@@ -90,13 +114,13 @@ class Ownership:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._stream = (self.folder / ".owner.lock").open("a")
+            self._stream = (self.folder / ".owner.lock").open("a+")  # shared locks of network file systems want to read
         except OSError as error:
             remedy = f"{error}; free space or fix the permissions and run again"
             raise StoreError("a folder must be writable", value=str(self.folder), remedy=remedy) from error
         try:
             self._wait(self._stream)
-            write_text_atomically(self._note, Owner(what=self._what).model_dump_json(indent=2) + "\n")
+            write_text_atomically(self._note, self._owner_here.model_dump_json(indent=2) + "\n")
         except BaseException:
             self.__exit__()
             raise
@@ -117,14 +141,18 @@ class Ownership:
     def _note(self) -> Path:
         return self.folder / ".owner.json"
 
-    def _owner(self) -> str:
+    def _noted(self) -> Owner | None:
         try:
-            return str(read_json(self._note, TypeAdapter(Owner), "it is written anew"))
+            return read_json(self._note, TypeAdapter(Owner), "it is written anew")
         except StoreError:
-            return "another process"  # it has not written its note yet, or cannot
+            return None  # it has not written its note yet, or cannot
+
+    def _owner(self) -> str:
+        owner = self._noted()
+        return "another process" if owner is None or owner.is_gone else str(owner)
 
     def _in_use(self) -> InUseError:
-        remedy = f"{self._owner()}, has it; end that one, or wait for it: wait_s=3600, for example"
+        remedy = f"{self._owner()}, has it; end that one, or wait for it{self._waits and f': {self._waits}'}"
         return InUseError("one process at a time works in a folder", value=str(self.folder), remedy=remedy)
 
 
@@ -133,4 +161,7 @@ def _locked(stream: TextIO, shared: bool) -> bool:
         fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        remedy = f"{error}; put runs on a file system that offers locks"
+        raise StoreError("a folder must be lockable", value=stream.name, remedy=remedy) from error
     return True

@@ -8,7 +8,7 @@ import re
 _IMAGE = re.compile(r"(?i:<\|?\s*(?:image|img)[\s_#-]*(\d{0,4})\s*\|?>)|\[IMG\]")
 # What stands around images, or for videos, in the prompts of some family: `<|vision_start|>`, `<start_of_image>`.
 _OTHER = re.compile(
-    r"(?i:<[\w|/-]*(?:image|img|video|vision)[\w|/-]*>|<\s*video[\s_#-]*\d*\s*>|<\|media\w*\|>)|\[(?:IMG_\w+|VIDEO)\]"
+    r"(?i:<[|/]?(?:\w+[_|-])*(?:image|img|video|vision)(?:[_|-]\w+)*[|/]?>|<\s*video[\s_#-]*\d*\s*>|<\|media\w*\|>)|\[(?:IMG_\w+|VIDEO)\]"
 )
 
 

@@ -79,7 +79,7 @@ def owned(config: SearchConfig, console: Console) -> Ownership:
     alone, folder = config.worker is None, search_folder(config)
     what = "a search" if alone else f"worker {config.worker}"
     say = partial(console.print, highlight=False, markup=False)
-    return Ownership(folder, what, shared=not alone, wait_s=config.wait_s, say=say)
+    return Ownership(folder, what, shared=not alone, wait_s=config.wait_s, waits="wait_s=3600, for example", say=say)
 
 
 def prepare(config: SearchConfig, console: Console, owner: Ownership) -> Prepared:
@@ -225,12 +225,19 @@ def _save_config(config: SearchConfig, folder: Path, commit: str | None = None) 
         write_text_atomically(path, yaml.safe_dump(content, sort_keys=False))
 
 
+class _StoredModel(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    path: str
+    revision: str | None = None
+
+
 class _StoredConfig(BaseModel):
     """What is read again of a saved configuration; the rest of it is only held against what is asked for."""
 
     model_config = ConfigDict(extra="allow")
 
-    model: dict[str, Any]
+    model: _StoredModel
 
 
 def _stored_config(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from vtw_search.files import unreadable, write_atomically, write_text_atomically
+from vtw_search.files import is_json, unreadable, write_atomically, write_text_atomically
 from vtw_search.former_records import FormerStore, Identity, find_former
 from vtw_search.lines import Lines
 from vtw_search.policies import Policy
@@ -217,7 +217,8 @@ class RecordStore:
         """Return the file of what follows from these records and a policy; it may be one of before, or not exist."""
         own = self.folder / f"{stem}-{digest_of(versions_of(policy))}.json"
         before = (each.folder / f"{stem}.json" for each in self.former if each.holds(rules_of(policy)))
-        return next((path for path in before if path.exists() and not own.exists()), own)
+        # A damaged one is made anew, which is not done in a folder of before.
+        return next((path for path in before if is_json(path) and not own.exists()), own)
 
     def _read(self, path: Path) -> pd.DataFrame:
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from experiments.result import Claim, write_result
 
 ROOT = Path(__file__).parents[2]
-# The stated floor, what optimum-intel and vLLM pin, and the release that the project is developed on.
+# The stated floor, which optimum-intel pins, what vLLM pins, and the newest.
 RELEASES = ("5.5", "5.19", "newest")
 TESTS = ("tests/policies", "tests/operators", "tests/scorers", "tests/runtime", "tests/conformance")
 _COUNTS = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
@@ -22,8 +22,6 @@ _COUNTS = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
 
 def python_of(release: str, folder: Path) -> Path:
     """Return the interpreter of an environment with a release, which is made if it is not there."""
-    if release == "newest":
-        return Path(sys.executable)
     place = folder / f"transformers-{release}"
     python = place / "bin" / "python"
     if not (place / "ready").exists():
@@ -35,7 +33,8 @@ def python_of(release: str, folder: Path) -> Path:
         # What this environment has is found behind what is installed there.
         Path(own, "shared.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, f"transformers=={release}.*"], check=True)
+        asked = ["--upgrade", "transformers"] if release == "newest" else [f"transformers=={release}.*"]
+        subprocess.run([*pip, *asked], check=True)
         (place / "ready").touch()
     return python
 

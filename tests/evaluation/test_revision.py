@@ -14,7 +14,8 @@ from vtw_search.config import load_config
 from vtw_search.errors import ConfigError, ModelError
 from vtw_search.evaluation.model import REFERENCE_MODEL, load_model
 from vtw_search.evaluation.revision import resolve_revision
-from vtw_search.preparation import _save_config, _saved_commit, load, prepare
+from vtw_search.preparation import Prepared, _save_config, _saved_commit, load, owned, prepare
+from vtw_search.settings import SearchConfig
 
 FIRST, SECOND = "a" * 40, "b" * 40
 NAME = "somebody/tiny"
@@ -73,19 +74,25 @@ def test_a_hub_model_knows_its_commit(hub: Hub) -> None:
     assert load_model(NAME, revision=FIRST, device="cpu").facts.fingerprint.revision == FIRST
 
 
+def prepared(asked: SearchConfig) -> Prepared:
+    console = Console(quiet=True)
+    with owned(asked, console) as owner:
+        return prepare(asked, console, owner)
+
+
 def test_a_search_goes_on_with_the_commit_that_it_began_with(hub: Hub, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "pinned"
     asked = config("task=digits_read", f"runs={tmp_path / 'runs'}", "tracking=none", "samples.holdout=20")
-    first = prepare(asked, Console(quiet=True))
+    first = prepared(asked)
     assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["revision"] == FIRST
     hub.move(SECOND)
-    again = prepare(asked, Console(quiet=True))
+    again = prepared(asked)
     assert again.loaded.identity == first.loaded.identity
     reloaded = load(asked, "bfloat16", revision=again.loaded.facts.fingerprint.revision)
     assert reloaded.facts.fingerprint.revision == FIRST
     with pytest.raises(ConfigError, match="exists with another model"):
-        prepare(config("task=digits_read", f"runs={tmp_path / 'runs'}", "tracking=none", "samples.holdout=20",
-                       "model.revision=main"), Console(quiet=True))  # fmt: skip
+        prepared(config("task=digits_read", f"runs={tmp_path / 'runs'}", "tracking=none", "samples.holdout=20",
+                        "model.revision=main"))  # fmt: skip
 
 
 def test_a_search_of_before_commits_were_saved_goes_on(tmp_path: Path) -> None:

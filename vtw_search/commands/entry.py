@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
 
-from vtw_search.broken_imports import broken_import
+from vtw_search.broken_imports import OWN_PACKAGES, broken_import
 from vtw_search.errors import ConfigError, VtwError, near_matches
 
 # What a shell reports of a command that a closed pipe has ended.
@@ -75,6 +75,8 @@ def with_errors_in_one_line(name: str, work: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(_BROKEN_PIPE) from None
     except ImportError as error:
+        if (error.name or "").partition(".")[0] in OWN_PACKAGES:
+            raise  # a fault of ours
         stop(name, str(broken_import(error)), 2)
     except OSError as error:
         stop(name, told(error), 2)

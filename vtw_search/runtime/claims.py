@@ -25,7 +25,7 @@ from vtw_search.runtime.masking import masked_from
 
 # A prompt is longer than the probes that the tolerance is for, so that rounding goes further; a wrong token goes
 # further still.
-_LONGER, _MOST = 100, 0.1
+_LONGER, _MOST = 100, 0.3
 _RULE = "removing equals masking"
 _REMEDY = "check the model here: vtw_search.conformance.certify(model, processor)"
 # (attention, K) that were found right in this process.
@@ -82,7 +82,7 @@ class Claim:
         store = kwargs.get(cache)
         if store is not None and stored_length(store, 0):
             raise ModelError("a policy file's certificate is checked on a prompt from its beginning", remedy=_REMEDY)
-        inputs = {**kwargs, cache: None, "use_cache": False}
+        inputs = {**kwargs, cache: None, "use_cache": False, "return_dict": True}
         for layer in self._open():
             try:
                 self.thread.checks = True

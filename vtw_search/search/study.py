@@ -65,10 +65,14 @@ class Study:
         return [today, *(digest_of(each.identity) for each in self.store(splits).former if each.holds(rules))]
 
     def store(self, splits: Sequence[str]) -> RecordStore:
-        """Return the store of `splits`."""
+        """Return the store of `splits`; to look for records of before once is enough."""
         profile = profile_identity(self.settings.repeats, self.loaded.device)
-        root, identity = self.settings.store, self.identity(splits)
-        return RecordStore.of_identity(root, identity, profile, self.loaded.former_identities)
+        identity = self.identity(splits)
+        key = digest_of({**identity, "profile": profile})
+        if key not in self._stores:
+            root, former = self.settings.store, self.loaded.former_identities
+            self._stores[key] = RecordStore.of_identity(root, identity, profile, former)
+        return self._stores[key]
 
     def samples(self, splits: Sequence[str]) -> pd.DataFrame:
         """Return the sample records of `splits`, with all slices of their samples."""

@@ -66,6 +66,7 @@ def measure_noise(
         order = list(range(len(samples)))[:: -1 if variation == "batch" else 1]
         with _named(f"another {variation}", policy), _varied(loaded, variation, reload) as other:
             found[variation] = _divergences(other, samples, answers, order, size, policy)
+            del other  # before the model of the search is loaded again
     return found
 
 
@@ -100,6 +101,7 @@ def _answered(
 def _varied(loaded: LoadedModel, variation: str, reload: Callable[[str], LoadedModel]) -> Iterator[LoadedModel]:
     if variation == "dtype":
         with set_aside(loaded, reload):
+            # No name for it here: the memory of one model is held at a time.
             yield reload("bfloat16" if loaded.identity["dtype"] == "float32" else "float32")
     elif variation == "attention":
         before = str(loaded.identity["attention"])
