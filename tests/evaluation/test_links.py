@@ -113,8 +113,9 @@ def test_near_duplicates_are_linked_where_that_is_asked_for(tmp_path: Path) -> N
         samples = read_jsonl(path, 4)
     assert len({sample.cluster for sample in samples}) == 11
     assert len({sample.cluster for sample in samples[:3]}) == 1
-    with pytest.raises(TaskError, match=r"bits from 0 to 16, got 40"):
-        read_jsonl(path, 40)
+    for wrong in (40, -1, 4.5, "four"):
+        with pytest.raises(TaskError, match=rf"whole number of bits from 0 to 16, got {wrong!r}"):
+            load_pools("jsonl", {"path": path, "near_duplicates": wrong})
 
 
 def decoded(path: Path, monkeypatch: pytest.MonkeyPatch, near: int | None = None) -> tuple[list[str], list[str]]:

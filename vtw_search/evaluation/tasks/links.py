@@ -40,8 +40,8 @@ class Pictures:
     near_bits: int | None = None
 
     def __post_init__(self) -> None:
-        if self.near_bits is not None and not 0 <= self.near_bits <= 16:
-            rule = "near_duplicates must be a number of bits from 0 to 16"
+        if self.near_bits not in (None, *range(17)):
+            rule = "near_duplicates must be a whole number of bits from 0 to 16"
             remedy = "0 links what hashes alike, 4 is usual; unrelated pictures differ in 20 and more"
             raise TaskError(rule, value=self.near_bits, remedy=remedy)
 
