@@ -36,6 +36,11 @@ PlainName = Annotated[
 ]
 
 
+def cache_folder() -> Path:
+    """Return where things are kept that can be made again: `$XDG_CACHE_HOME/vtw-search`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vtw-search"
+
+
 def write_text_atomically(path: Path, text: str) -> Path:
     """Replace `path` by `text`, or leave it untouched and raise StoreError (a full disk, a read-only folder)."""
     return write_atomically(path, lambda staging: staging.write_text(text, encoding="utf-8"))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from vtw_search.evaluation.tasks import digits
+from vtw_search.evaluation.tasks import FileImage, digits
 from vtw_search.evaluation.tasks.easy_vqa import (
     COLORS,
     FIRST_SEARCH_IMAGE,
@@ -132,7 +132,7 @@ class TrainingData:
         self.labels = known_labels()
         paths = image_paths("train")
         self.ids = list(self.labels)
-        self.images = {image: Image.open(paths[image]).convert("RGB") for image in self.ids}
+        self.images = {image: FileImage(paths[image]).open() for image in self.ids}
 
     def texts(self) -> list[str]:
         """Return every text that training can show, for the tokenizer."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import warnings
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from vtw_search.config import load_config
 from vtw_search.errors import DataWarning, TaskError
 from vtw_search.evaluation.splits import SPLITS, make_splits
+from vtw_search.evaluation.tasks import load_pools, looks
 from vtw_search.evaluation.tasks.jsonl import read_jsonl
-from vtw_search.evaluation.tasks.sample import Sample
+from vtw_search.evaluation.tasks.sample import FileImage, Sample
 
 SIZES = dict.fromkeys(SPLITS, 1000)
 
@@ -57,13 +60,25 @@ def test_the_names_of_clusters_are_what_they_were(tmp_path: Path) -> None:
     photo(1).save(tmp_path / "a.png", compress_level=0)
     photo(1).save(tmp_path / "b.png", compress_level=9)
     photo(2).save(tmp_path / "c.png")
-    from hashlib import sha256
-
     digests = [sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("a.png", "b.png", "c.png")]
     names = [sample.cluster for sample in quietly(task(tmp_path, "a.png", "b.png", "c.png"))]
     assert names == [min(digests[:2]), min(digests[:2]), digests[2]]
     with warnings.catch_warnings(action="error"):
         assert [sample.cluster for sample in read_jsonl(task(tmp_path, "a.png", "c.png"))] == digests[::2]
+
+
+def test_the_splits_of_the_shipped_tasks_are_what_they_were() -> None:
+    config, found = load_config(), dict[str, str]()
+    for name, each in config.named_tasks.items():
+        splits = make_splits(load_pools(each.source, each.options), config.seed, config.samples.model_dump())
+        lines = [f"{split} {sample.id} {sample.cluster}" for split in SPLITS for sample in splits[split]]
+        found[name] = sha256("\n".join(lines).encode()).hexdigest()[:16]
+    assert found == {
+        "easy_vqa_color": "cee5b5b7c759adca",
+        "easy_vqa_shape": "27127a9f72776528",
+        "easy_vqa_yesno": "e091a219b2f9d5dd",
+        "digits_read": "93c6937e58194fab",
+    }
 
 
 def test_a_turned_photo_and_its_upright_copy_are_linked(tmp_path: Path) -> None:
@@ -98,8 +113,54 @@ def test_near_duplicates_are_linked_where_that_is_asked_for(tmp_path: Path) -> N
         samples = read_jsonl(path, 4)
     assert len({sample.cluster for sample in samples}) == 11
     assert len({sample.cluster for sample in samples[:3]}) == 1
-    with pytest.raises(TaskError, match=r"bits from 0 to 16, got 40"):
-        read_jsonl(path, 40)
+    for wrong in (40, -1, 4.5, "four"):
+        with pytest.raises(TaskError, match=rf"whole number of bits from 0 to 16, got {wrong!r}"):
+            load_pools("jsonl", {"path": path, "near_duplicates": wrong})
+
+
+def decoded(path: Path, monkeypatch: pytest.MonkeyPatch, near: int | None = None) -> tuple[list[str], list[str]]:
+    """Return the clusters of a task file, and the names of the pictures that were decoded for them."""
+    opened, whole = list[str](), FileImage.open
+
+    def noted(self: FileImage) -> Image.Image:
+        opened.append(self.path.name)
+        return whole(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FileImage, "open", noted)
+        return [sample.cluster for sample in quietly(path, near)], sorted(opened)
+
+
+def test_pictures_are_decoded_once_as_long_as_they_stay_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    names = [f"{number}.png" for number in range(100)]
+    for number, name in enumerate(names):
+        photo(number // 2).save(tmp_path / name, compress_level=9 * (number % 2))
+    photo(1, (8, 8)).save(tmp_path / "alone.png")
+    path = task(tmp_path, *names, "alone.png")
+    clusters, first = decoded(path, monkeypatch)
+    assert (len(set(clusters)), first) == (51, sorted(names)), "one of another size is not looked at"
+    assert decoded(path, monkeypatch) == (clusters, [])
+    assert decoded(path, monkeypatch, near=0) == (clusters, ["alone.png"])
+    photo(999).save(tmp_path / "3.png")
+    changed, again = decoded(path, monkeypatch)
+    assert (len(set(changed)), again) == (52, ["3.png"])
+    (store,) = (tmp_path / "cache" / "vtw-search" / "pictures").iterdir()
+    for damage in ("", "[]", store.read_text()[:500], '{"a": {"pixels": 1}}'):
+        store.write_text(damage)
+        assert decoded(path, monkeypatch) == (changed, sorted(names))
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(looks, "_WORTH_KEEPING", 2)
+    for name in "ab":
+        photo(ord(name)).save(tmp_path / f"{name}.png")
+    with pytest.warns(RuntimeWarning, match="pictures are decoded again at every start: a result must be writable"):
+        assert len({sample.cluster for sample in read_jsonl(task(tmp_path, "a.png", "b.png"))}) == 2
 
 
 def test_a_picture_that_cannot_be_read_is_left_to_the_preflight(tmp_path: Path) -> None:

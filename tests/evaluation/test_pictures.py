@@ -61,6 +61,12 @@ def files() -> Iterator[tuple[str, str, bytes]]:
             except (OSError, ValueError, KeyError, TypeError, AttributeError, SystemError, NotImplementedError):
                 continue  # this format does not hold this mode, or is only written
             yield mode, kind, stream.getvalue()
+    for mode, key in (("P", 7), ("L", 7), ("1", 0), ("RGB", (7, 7, 7))):
+        for kind in ("PNG",) if mode == "RGB" else ("PNG", "GIF"):
+            image, stream = source(mode), io.BytesIO()
+            assert image is not None
+            image.save(stream, format=kind, transparency=key)
+            yield f"{mode} with a transparent colour", kind, stream.getvalue()
 
 
 def served(name: str, image: Image.Image) -> list[torch.Tensor]:
@@ -73,20 +79,22 @@ def test_search_and_server_show_the_same_pixels(tmp_path: Path) -> None:
     for mode, kind, content in files():
         path = tmp_path / f"{mode.replace(';', '')}.{kind}"
         path.write_bytes(content)
-        read = Image.open(path).mode
+        read, clear = Image.open(path).mode, "transparency" in Image.open(path).info
         if read.startswith(("I", "F")):
             with pytest.raises(TaskError, match="8 bits"):
                 FileImage(path).open()
             refused.add(read)
             continue
-        known = {each for each, _ in seen}
-        for name in PROCESSORS[: 1 if read in known else None]:
+        # How a mode is converted does not depend on the format that it was read from.
+        known = (read, clear) in {(each, other) for each, other, _ in seen}
+        for name in PROCESSORS[:1] if known else PROCESSORS:
             ours, theirs = served(name, FileImage(path).open()), served(name, Image.open(path))
             assert all(map(torch.equal, ours, theirs)), (mode, kind, read, name)
-        seen.add((read, kind))
-    assert {"1", "L", "P", "LA", "RGB", "RGBA", "CMYK"} <= {mode for mode, _ in seen}
+        seen.add((read, clear, kind))
+    assert {"1", "L", "P", "LA", "RGB", "RGBA", "CMYK"} <= {mode for mode, _, _ in seen}
+    assert {"1", "L", "P", "RGB"} <= {mode for mode, clear, _ in seen if clear}
     assert {"I", "F", "I;16"} <= refused
-    assert {"PNG", "TIFF", "GIF", "BMP", *(["WEBP"] if features.check("webp") else [])} <= {kind for _, kind in seen}
+    assert {"PNG", "TIFF", "GIF", "BMP", *(["WEBP"] if features.check("webp") else [])} <= {kind for _, _, kind in seen}
 
 
 def test_no_accepted_picture_loses_grey_levels() -> None:

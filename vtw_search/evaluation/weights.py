@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import warnings
 from functools import lru_cache
@@ -13,7 +12,7 @@ import torch
 from safetensors import safe_open
 
 from vtw_search.errors import StoreError
-from vtw_search.files import write_text_atomically
+from vtw_search.files import cache_folder, write_text_atomically
 
 # Files that decide what a model computes, beside its weights. An index only says which file holds which tensor.
 _SETTINGS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
@@ -76,11 +75,6 @@ def _file_digest(path: Path, *state: int) -> str:
     except StoreError as error:
         warnings.warn(f"weights are hashed again at every start: {error}", RuntimeWarning, stacklevel=2)
     return found
-
-
-def cache_folder() -> Path:
-    """Return where things are kept that can be made again: `$XDG_CACHE_HOME/vtw-search`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vtw-search"
 
 
 def _sum_of_tensors(path: Path) -> int:

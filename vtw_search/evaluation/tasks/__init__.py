@@ -26,10 +26,10 @@ def _digits_read() -> Pools:
     return {pool: list(digits.load_pool(pool)) for pool in digits.POOL_GLYPHS}
 
 
-def _jsonl(path: str, near_duplicates: int | None = None) -> Pools:
-    if not isinstance(path, str):
+def _jsonl(path: str | Path, near_duplicates: int | None = None) -> Pools:
+    if not isinstance(path, str | Path):
         raise TaskError("option path must be a text", value=path, remedy="quote it: '\"...\"'")
-    return {"all": read_jsonl(Path(with_home(path)), near_duplicates)}
+    return {"all": read_jsonl(Path(with_home(str(path))), near_duplicates)}
 
 
 SOURCES: dict[str, Callable[..., Pools]] = {"digits_read": _digits_read, "easy_vqa": _easy_vqa, "jsonl": _jsonl}

@@ -60,7 +60,7 @@ _ONE_PER_LINE = (
 
 
 def read_jsonl(path: Path, near_duplicates: int | None = None) -> list[Sample]:
-    """Return the samples of a file; `near_duplicates` as `near_bits` of `name_clusters`.
+    """Return the samples of a file; `near_duplicates` as `near_bits` of `Pictures`.
 
     Raises:
         TaskError: the file or an image cannot be read, or a line is broken; line number and field are named.
@@ -81,9 +81,10 @@ def read_jsonl(path: Path, near_duplicates: int | None = None) -> list[Sample]:
         raise TaskError("a task file must hold at least one sample", value=str(path), remedy=_ONE_PER_LINE)
     for number, row in zip(seen.values(), rows, strict=True):
         _require_images(row, path.parent, f"{path}, line {number}, field images")
-    pictures = Pictures([[path.parent / name for name in row.images] for row in rows])
+    shown = [[path.parent / name for name in row.images] for row in rows]
+    pictures = Pictures(shown, str(path), near_duplicates)
     given = [row.cluster for row in rows]
-    clusters = name_clusters([str(row.id) for row in rows], pictures, given, near_duplicates, str(path))
+    clusters = name_clusters([str(row.id) for row in rows], pictures, given)
     return [_sample(row, cluster, path.parent) for row, cluster in zip(rows, clusters, strict=True)]
 
 

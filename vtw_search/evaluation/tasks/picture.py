@@ -58,8 +58,7 @@ def is_blank(image: Image.Image) -> bool:
     return all(band.getextrema()[0] == band.getextrema()[1] for band in image.split())
 
 
-def difference_hash(image: Image.Image) -> np.ndarray:
-    """Return 64 bool: whether each cell of an 8 x 9 grey thumbnail is brighter than its right neighbour (dHash)."""
+def difference_hash(image: Image.Image) -> int:
+    """Return 64 bits: whether each cell of an 8 x 9 grey thumbnail is brighter than its right neighbour (dHash)."""
     small = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.LANCZOS), dtype=int)
-    found: np.ndarray = (small[:, :-1] > small[:, 1:]).flatten()
-    return found
+    return int.from_bytes(np.packbits(small[:, :-1] > small[:, 1:]).tobytes())
