@@ -106,5 +106,5 @@ def test_an_index_of_shards_is_no_setting(tmp_path: Path) -> None:
 
 def test_inner_names() -> None:
     assert inner_name("model.layers.3.mlp.up_proj.weight") == "3.mlp.up_proj.weight"
-    assert inner_name("vision_tower.vision_model.embeddings.class_embedding") == "embeddings.class_embedding"
+    assert inner_name("vision_tower.vision_model.embeddings.class_embedding") == "vision.embeddings.class_embedding"
     assert inner_name("scale") == "scale"

@@ -24,8 +24,9 @@ _UNSEEN = r"\s\p{Cc}\p{Cf}"
 _MARKS = rf"[{_UNSEEN}\p{{Terminal_Punctuation}}\p{{Quotation_Mark}}`¡¿…]"
 # A point or comma before a digit is part of the number, unless it ends a row of dots.
 _POINT = r"(?<![.,])[.,]\p{Nd}"
-_UNSEEN_ENDS = regex.compile(rf"^[{_UNSEEN}]+|[{_UNSEEN}]+$")
-_MARKED_ENDS = regex.compile(rf"^(?:(?!{_POINT}){_MARKS})+|{_MARKS}+$")
+_UNSEEN_ENDS = regex.compile(rf"^[{_UNSEEN}]++|(?<![{_UNSEEN}])[{_UNSEEN}]++$")
+# What stands before the end is looked at once: a row of marks in the middle would be tried from each of its places.
+_MARKED_ENDS = regex.compile(rf"^(?:(?!{_POINT}){_MARKS})++|(?<!{_MARKS}){_MARKS}++$")
 
 
 def normalize(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import warnings
@@ -19,6 +20,8 @@ _SETTINGS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 _INDEX = ".index.json"
 # Digests are 256 bits; sums of them are taken modulo this.
 _MODULUS = 1 << 256
+# Raised when tensors are hashed in another way.
+_VERSION = 2
 _HEX = re.compile("[0-9a-f]{64}")
 
 
@@ -65,10 +68,12 @@ def _state(path: Path) -> tuple[int, ...]:
 @lru_cache(maxsize=4096)
 def _file_digest(path: Path, *state: int) -> str:
     """Return the sum of the digests of a file's tensors, read anew only if the file has changed since."""
-    key = hashlib.sha256(repr((str(path.resolve()), state)).encode()).hexdigest()
+    key = hashlib.sha256(repr((_VERSION, str(path.resolve()), state)).encode()).hexdigest()
     stored = cache_folder() / "tensors" / key
-    if stored.exists() and _HEX.fullmatch(text := stored.read_text(encoding="utf-8", errors="replace").strip()):
-        return text
+    # A folder of another user's cannot even be looked into.
+    with contextlib.suppress(OSError):
+        if _HEX.fullmatch(text := stored.read_text(encoding="utf-8", errors="replace").strip()):
+            return text
     found = f"{_sum_of_tensors(path):064x}"
     try:
         write_text_atomically(stored, found + "\n")
@@ -92,7 +97,11 @@ def _tensor_digest(name: str, tensor: torch.Tensor) -> bytes:
 
 
 def inner_name(name: str) -> str:
-    """Return a tensor's name from its first number on, or the last two parts of one without a number."""
+    """Return a tensor's name from its first number on, or the last two parts of one without a number.
+
+    Those of a vision tower are told from those of a decoder, whose layers are called alike.
+    """
     parts = name.split(".")
     first = next((place for place, part in enumerate(parts) if part.isdigit()), max(0, len(parts) - 2))
-    return ".".join(parts[first:])
+    tower = any("vis" in part for part in parts[:first])
+    return ".".join([*(["vision"] if tower else []), *parts[first:]])

@@ -32,7 +32,7 @@ def read_json(path: str | os.PathLike[str], what: str, remedy: str) -> Any:
     try:
         # This parser has a limit on the depth and refuses NaN and half a surrogate pair; the other one sees pairs.
         from_json(raw, allow_inf_nan=False)
-        return json.loads(raw.decode(), object_pairs_hook=_once_each)
+        return json.loads(raw.decode(), object_pairs_hook=once_each)
     except (ValueError, RecursionError) as error:
         text = f"it is truncated or was edited ({cut(str(error), _LONGEST)}); {remedy}"
         raise PolicyFileError(f"a {what} must be complete JSON", value=str(path), remedy=text) from error
@@ -58,7 +58,8 @@ def _read(path: str | os.PathLike[str], what: str) -> bytes:
     return raw
 
 
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object that JSON's pairs make; ValueError where a name stands twice."""
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]

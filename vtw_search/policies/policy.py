@@ -15,7 +15,7 @@ from vtw_search.files import PlainName
 from vtw_search.frozen import Frozen, FrozenJson, FrozenMap, FrozenModel, frozen_json
 from vtw_search.policies.certificate import Certificate
 from vtw_search.policies.stage import Stage
-from vtw_search.policies.versions import in_context
+from vtw_search.policies.versions import in_context, plain
 
 
 class Policy(FrozenModel):
@@ -35,6 +35,7 @@ class Policy(FrozenModel):
         Raises:
             PolicyError: `layer` is not an integer of at least 1.
         """
+        layer = plain(layer)
         if not isinstance(layer, int) or isinstance(layer, bool) or layer < 1:
             raise PolicyError(
                 "a withdrawal layer K must be an integer of at least 1",

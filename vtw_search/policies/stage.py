@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     SerializationInfo,
     SerializerFunctionWrapHandler,
@@ -27,6 +28,7 @@ from vtw_search.policies.versions import (
     STAGE_FIELDS_1,
     Keep,
     form_of,
+    plain,
     read_keep,
     version_of,
     write_keep,
@@ -38,8 +40,18 @@ def _text(value: str) -> str:
     return value
 
 
+def _number(value: Any) -> Any:
+    """Return a layer as it is; JSON tools may write 2 as 2.0, but true and "2" are no numbers."""
+    value = plain(value)
+    if isinstance(value, bool | str):
+        raise ValueError("a layer is a number")
+    return value
+
+
 Name = Annotated[StrictStr, AfterValidator(_text)]
-Option = StrictBool | StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)] | Name
+Option = Annotated[
+    StrictBool | StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)] | Name, BeforeValidator(plain)
+]
 # Sorted, so that equal options are hashed and written alike.
 Options = Annotated[
     Mapping[Name, Option], AfterValidator(lambda given: Frozen({name: given[name] for name in sorted(given)}))
@@ -82,7 +94,7 @@ class Stage(_WithOptions):
     """
 
     site: Literal["vision", "decoder"] = "decoder"
-    layer: int = Field(ge=0, le=2**31 - 1)
+    layer: Annotated[int, BeforeValidator(_number)] = Field(ge=0, le=2**31 - 1)
     operator: str
     keep: Annotated[Keep | None, WithJsonSchema(KEEP_SCHEMA)] = None
     scorer: ScorerChoice | None = None

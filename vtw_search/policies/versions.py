@@ -8,6 +8,7 @@ and the lowest is written that says all of a stage and can be read in one way.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Annotated, Any
 
 from pydantic import Field, StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
@@ -64,8 +65,16 @@ def form_of(stage: Mapping[str, Any], defaults: Mapping[str, Any], asked: int | 
     return asked or (2 if stage["keep"] == 1 else 1)
 
 
+def plain(value: Any) -> Any:
+    """Return a number of numpy's, or a member of an enumeration, as Python's own of its kind: 1 is not 1.0."""
+    if isinstance(value, Enum):
+        return value.value
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
 def read_keep(value: Any, version: int | None) -> Any:
     """Return `keep` as Python has it, a float, an int or a name; ValueError if it is not in the form of `version`."""
+    value = plain(value)
     if isinstance(value, Mapping) and version != 1:
         return _of_kind(value)
     if isinstance(value, Mapping) or (version == 2 and value is not None):

@@ -18,7 +18,11 @@ from transformers import Cache
 
 from vtw_search.errors import RuntimeUseError
 from vtw_search.runtime.calls import shape_of
+from vtw_search.runtime.slicing import tensors_in
 from vtw_search.runtime.stages import ReadyStage
+
+# How the arguments begin that bring images, or their features.
+_IMAGES = ("pixel", "image", "video", "mm_encoder")
 
 
 @dataclass
@@ -92,6 +96,7 @@ class Prompts:
     def __init__(self) -> None:
         self.generation: Generation | None = None
         self._ids: torch.Tensor | None = None
+        self._images: list[torch.Tensor] = []
         self._length = 0
 
     def begin(self, kwargs: Mapping[str, Any], cache: Any) -> None:
@@ -105,21 +110,29 @@ class Prompts:
         if self.generation is not None and self.generation.end is not None:
             length = self.generation.end - (past or 0)
             return Part(min(max(length, 0), tokens), length <= tokens)
-        return Part(tokens if past is not None else self._uncached(kwargs.get("input_ids"), tokens))
+        return Part(tokens if past is not None else self._uncached(kwargs, tokens))
 
-    def _uncached(self, ids: torch.Tensor | None, tokens: int) -> int:
+    def _uncached(self, kwargs: Mapping[str, Any], tokens: int) -> int:
         """Return the prompt's length for a loop without a cache that calls the model itself.
 
-        A call goes on with the last one where it holds one token more, behind the same prompt.
+        A call goes on with the last one where it holds one token more, behind the same prompt with the same images.
         """
-        prompt, length = self._ids, self._length
-        self._length = tokens
+        ids: torch.Tensor | None = kwargs.get("input_ids")
+        images = [tensor for name in sorted(kwargs) if name.startswith(_IMAGES) for tensor in tensors_in(kwargs[name])]
+        prompt, length, shown = self._ids, self._length, self._images
+        self._length, self._images = tokens, images
+        if len(images) != len(shown) or not all(map(_same, images, shown)):
+            prompt = None
         if ids is not None and prompt is not None and tokens == length + 1 and len(ids) == len(prompt):
             whole = prompt.shape[1]
             if torch.equal(ids[:, :whole], prompt):
                 return whole
         self._ids = ids
         return tokens
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one is other or (one.shape == other.shape and torch.equal(one, other))
 
 
 @contextmanager

@@ -36,6 +36,7 @@ class Study:
 
     def __init__(self, loaded: LoadedModel, splits: Splits, settings: StudySettings, progress: Progress) -> None:
         self.loaded, self.splits, self.settings, self.progress = loaded, splits, settings, progress
+        self._stores: dict[str, RecordStore] = {}
         self.slices, self.scoring = Slices(splits.every, settings.pooled), Scoring(splits.every)
 
     def identity(self, splits: Sequence[str]) -> dict[str, Any]:

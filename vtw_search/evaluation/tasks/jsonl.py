@@ -23,6 +23,7 @@ from vtw_search.errors import TaskError, UnknownNameError, cut, near_matches
 from vtw_search.evaluation.metrics import find_metric, normalize
 from vtw_search.evaluation.tasks.links import Pictures, name_clusters
 from vtw_search.evaluation.tasks.sample import FileImage, Sample
+from vtw_search.policies.json_file import once_each
 
 
 class JsonlRow(BaseModel):
@@ -111,7 +112,8 @@ def _lines(path: Path) -> list[str]:
 
 def _parse(line: str, place: str) -> JsonlRow:
     try:
-        content = json.loads(line)
+        content = json.loads(line, object_pairs_hook=once_each)
+        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise TaskError(f"{place}: must be one JSON object ({error})", value=line, remedy=_ONE_PER_LINE) from error
     if not isinstance(content, dict):

@@ -20,7 +20,7 @@ from vtw_search.evaluation.tasks.slices import derived_slices
 from vtw_search.placeholders import has_placeholders
 
 # What Pillow's readers raise of a file that is no image, or a broken one; a broken PNG is a SyntaxError to it.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, RuntimeError, Image.DecompressionBombError)
 
 
 class ImageSource(Protocol):
