@@ -7,7 +7,6 @@ from pathlib import Path
 from experiments.result import Claim, write_result
 from vtw_search.config import load_config
 from vtw_search.engine import BatchEvaluator, batches
-from vtw_search.evaluation.metrics import find_metric
 from vtw_search.evaluation.model import REFERENCE_MODEL, LoadedModel, load_model
 from vtw_search.evaluation.splits import make_splits
 from vtw_search.evaluation.statistics import mean_interval
@@ -28,7 +27,7 @@ def scores(loaded: LoadedModel, samples: tuple[Sample, ...]) -> list[float]:
     found: list[float] = []
     for start, batch in batches(samples, 100):
         answers = BatchEvaluator(loaded, batch, "holdout", start, max_new_tokens=8).reference.texts
-        found += [find_metric(each.metric)(answer, each.answers) for answer, each in zip(answers, batch, strict=True)]
+        found += [each.score(answer) for answer, each in zip(answers, batch, strict=True)]
     assert len(found) == len(samples)
     return found
 
