@@ -80,7 +80,15 @@ def test_searches_that_differ_in_limits_share_the_records(finished: tuple[Path, 
     search(folder, "search=shared", "limits=vtw_paper", "limits.kl_samples=10")
     calibration = {path for path in before if "samples-" in path.name}
     assert all(path.stat().st_mtime_ns == before[path] for path in calibration)
-    pd.testing.assert_frame_equal(rows_of(folder, "plain")[0], rows_of(folder, "shared")[0])
+    assert_same_candidates(rows_of(folder, "plain")[0], rows_of(folder, "shared")[0])
+
+
+def assert_same_candidates(first: pd.DataFrame, second: pd.DataFrame) -> None:
+    """Other limits may choose another policy, which has other baselines; the candidates are the same."""
+    common = set(first["policy"]) & set(second["policy"])
+    assert len(common) >= 12
+    first, second = (each[each["policy"].isin(common)].reset_index(drop=True) for each in (first, second))
+    pd.testing.assert_frame_equal(first, second)
 
 
 @pytest.mark.slow
@@ -222,12 +230,7 @@ def test_a_sweep_runs_one_search_per_job_and_groups_them(tmp_path: Path) -> None
     searches = sorted(path.name for path in (tmp_path / "runs").iterdir() if (path / "policy.json").exists())
     assert len(searches) == 2
     assert all(name.startswith("sweep-") for name in searches)
-    first, second = (rows_of(tmp_path, name)[0] for name in searches[:2])
-    # Other limits may choose another policy, which has other baselines; the candidates are the same.
-    common = set(first["policy"]) & set(second["policy"])
-    assert len(common) >= 12
-    first, second = (each[each["policy"].isin(common)].reset_index(drop=True) for each in (first, second))
-    pd.testing.assert_frame_equal(first, second)
+    assert_same_candidates(*(rows_of(tmp_path, name)[0] for name in searches[:2]))
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
