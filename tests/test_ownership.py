@@ -32,7 +32,9 @@ with Ownership(Path(sys.argv[1]), "a search", say=print) as owner:
 
 
 def own(folder: Path, **options: Any) -> Ownership:
-    return Ownership(folder, options.pop("what", "a search"), **{"say": lambda text: None, **options})
+    return Ownership(
+        folder, options.pop("what", "a search"), **{"say": lambda text: None, "waits": "wait_s=3600", **options}
+    )
 
 
 def test_a_second_owner_is_told_who_has_it_since_when(tmp_path: Path) -> None:

@@ -364,3 +364,12 @@ def test_a_slice_that_means_two_things_is_refused(tmp_path: Path) -> None:
     measured = {"slices": {"downsampling_fails": "yes"}}
     with pytest.raises(TaskError, match=r"downsampling_fails is measured.*sample 2"):
         load_pools("jsonl", {"path": _jsonl(tmp_path, GOOD, {**second, **measured})})
+
+
+@pytest.mark.parametrize("part", ['"answers": ["cat"], "answers": ["dog"]', '"answers": ["cat\\ud800"]'])
+def test_a_field_that_stands_twice_and_text_that_is_none_are_refused(tmp_path: Path, part: str) -> None:
+    _images(tmp_path, "a.png")
+    path = tmp_path / "task.jsonl"
+    path.write_text(f'{{"id": "1", "images": ["a.png"], "prompt": "what?", {part}}}\n')
+    with pytest.raises(TaskError, match="line 1: must be one JSON object"):
+        read_jsonl(path)

@@ -64,6 +64,13 @@ def test_a_value_type_shape_or_place_that_differs_is_another_model(
     assert tensors_digest(saved(tmp_path / "after", other)) != tensors_digest(before)
 
 
+def test_a_tower_and_a_decoder_that_change_places_are_another_model(tmp_path: Path) -> None:
+    tower, decoder = "vision_tower.layers.0.q.weight", "language_model.layers.0.q.weight"
+    one, other = torch.zeros(2, 2), torch.ones(2, 2)
+    before = saved(tmp_path / "before", {tower: one, decoder: other})
+    assert tensors_digest(saved(tmp_path / "after", {tower: other, decoder: one})) != tensors_digest(before)
+
+
 def test_a_file_is_read_once_as_long_as_nobody_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, read = saved(tmp_path / "model", TENSORS), list[Path]()
     hashed = weights._sum_of_tensors

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
+from pydantic import ValidationError
 
 from tests.policies.strategies import MODEL, keeps, policies, policy_sets
 from vtw_search import Policy, PolicySet, Stage, load_policy, save_policy
@@ -197,3 +200,22 @@ def test_a_share_keeps_all_its_digits() -> None:
     policy = Policy(stages=(prune(math.nextafter(0.5, 1)),))
     assert Policy.model_validate_json(policy.model_dump_json()) == policy
     assert TaskPolicy(policy=policy).policy.digest() != Policy(stages=(prune(0.5),)).digest()
+
+
+class One(IntEnum):
+    TOKEN = 1
+
+
+@pytest.mark.parametrize("keep", [np.int64(1), np.int32(1), One.TOKEN])
+def test_one_token_is_one_token_in_every_kind_of_number(keep: Any) -> None:
+    stage = Stage(layer=2, operator="prune", keep=keep, options={"a": np.int64(2), "b": np.bool_(True)})
+    assert (type(stage.keep), stage.keep) == (int, 1)
+    assert {name: type(value) for name, value in stage.options.items()} == {"a": int, "b": bool}
+    assert type(Stage(layer=2, operator="prune", keep=np.float64(1)).keep) is float
+    assert Policy.withdraw(np.int64(3)) == Policy.withdraw(3)
+
+
+@pytest.mark.parametrize("layer", [True, "2", 2.5])
+def test_a_layer_is_a_number(layer: Any) -> None:
+    with pytest.raises(ValidationError):
+        Stage(layer=layer, operator="withdraw")

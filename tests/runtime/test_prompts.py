@@ -115,3 +115,18 @@ def test_a_third_turn_sees_what_two_turns_with_images_left(layer: int) -> None:
     with masking(model, layer, ids == IMAGE_TOKEN):
         expected = last_logits(model, {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels})
     assert_close(found, expected)
+
+
+def test_another_image_is_another_prompt_without_a_cache_too() -> None:
+    model, first = make_tiny_llava(), make_inputs((1,))
+    policy = Policy(stages=(Stage(layer=2, operator="prune", keep=2, scorer=ScorerChoice(name="text_to_visual")),))
+    token = torch.full((1, 1), 7)
+    longer = {
+        "input_ids": torch.cat([first["input_ids"], token], dim=1),
+        "attention_mask": torch.ones(1, first["input_ids"].shape[1] + 1, dtype=torch.long),
+        "pixel_values": make_inputs((1,), seed=1)["pixel_values"],
+    }
+    with apply_policy(model, policy), torch.no_grad():
+        expected = model(**longer).logits[:, -1]
+        model(**first, use_cache=False)
+        assert torch.allclose(model(**longer, use_cache=False).logits[:, -1], expected, atol=1e-5)

@@ -99,7 +99,7 @@ def test_any_part_that_changes_is_another_store(study: Study, part: str) -> None
 def test_a_new_version_of_the_records_is_another_store(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     before = study.store(SEARCH_SPLITS).folder
     monkeypatch.setattr(records, "RECORDS_VERSION", 99)
-    assert study.store(SEARCH_SPLITS).folder != before
+    assert changed(study).store(SEARCH_SPLITS).folder != before
 
 
 def test_splits_that_are_not_looked_at_do_not_matter(study: Study) -> None:

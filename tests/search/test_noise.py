@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +66,21 @@ def test_another_model_is_seen(loaded: LoadedModel) -> None:
     samples = load_pools("digits_read", {})["calibration"][:6]
     summary = noise_summary(measure_noise(loaded, samples, 8, 4, ["dtype"], reloading(other)), LIMITS)
     assert summary["dtype"]["mean_nats"] > 1e-4
+
+
+def test_one_model_is_in_memory_at_a_time() -> None:
+    loaded, made = load_model("reference", device="cpu"), list[weakref.ref[Any]]()
+
+    def reload(dtype: str) -> LoadedModel:
+        assert all(weight.device.type == "meta" for weight in loaded.model.parameters())
+        assert [each() for each in made] == [None] * len(made), "the model of another precision is gone by now"
+        other = load_model("reference", device="cpu", dtype=dtype)
+        made.append(weakref.ref(other.model))
+        return other
+
+    samples = load_pools("digits_read", {})["calibration"][:2]
+    measure_noise(loaded, samples, 8, 4, ["dtype"], reload)
+    assert len(made) == 2
 
 
 def test_a_variation_that_cannot_run_is_an_error_that_says_how_to_go_on() -> None:

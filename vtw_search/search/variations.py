@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,6 +125,7 @@ def set_aside(loaded: LoadedModel, reload: Callable[[str], LoadedModel]) -> Iter
     try:
         yield
     finally:
+        gc.collect()  # models hold themselves in cycles; two of them may not fit
         _take_tensors(loaded.model, reload(str(loaded.identity["dtype"])).model)
 
 
