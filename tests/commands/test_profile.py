@@ -159,6 +159,7 @@ def architecture(folder: Path, name: str) -> str:
     return f"model.path={folder / 'config.json'}"
 
 
+@pytest.mark.slow
 def test_an_interrupted_profile_keeps_its_rows(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     whole = RegimeRunner._measured
 

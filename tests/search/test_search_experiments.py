@@ -18,6 +18,7 @@ def claims(folder: Path) -> dict[str, float]:
     return {claim["name"]: claim["value"] for claim in content["claims"]}
 
 
+@pytest.mark.slow
 def test_samplers_on_a_truth_that_was_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every policy is scored, and samplers that may measure all of them find the whole front."""
     stored = tmp_path / "truth.parquet"

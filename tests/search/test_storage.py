@@ -80,6 +80,7 @@ def lock(database: Path, seconds: float) -> threading.Thread:
     return thread
 
 
+@pytest.mark.slow
 def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
     said: list[str] = []
     storage = make_storage("sqlite", tmp_path, None, 20, said.append)
@@ -90,6 +91,7 @@ def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
     assert said == [f"{tmp_path}/optuna.db does not answer (database is locked); trying for 20 s"]
 
 
+@pytest.mark.slow
 def test_a_database_that_stays_locked_is_an_error_and_not_damaged(tmp_path: Path) -> None:
     storage = make_storage("sqlite", tmp_path, None, 0.5, lambda text: None)
     record(storage)
@@ -163,6 +165,7 @@ def test_lost_connections_are_made_anew(server: Server, tmp_path: Path) -> None:
     assert leases.take("a", "me", 60)
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_back_is_waited_for_and_one_that_does_not_is_an_error(tmp_path: Path) -> None:
     said: list[str] = []
     with postgres() as own:
