@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.trial import FrozenTrial, TrialState
 
 from tests.search.test_sampling import row_of
 from vtw_search import Policy
@@ -19,7 +20,7 @@ from vtw_search.facts import ModelFacts
 from vtw_search.results import Row
 from vtw_search.search.board import Board
 from vtw_search.search.leases import FileLeases, LeaseHolder
-from vtw_search.search.sampling import SamplerSettings, policy_of
+from vtw_search.search.sampling import SamplerSettings, combination_of
 from vtw_search.search.space import Space, make_space
 from vtw_search.search.storage import make_storage
 from vtw_search.search.team import Team
@@ -116,9 +117,20 @@ def study_of(folder: Path, kind: str) -> optuna.Study:
     return optuna.load_study(study_name="study", storage=storage.studies)
 
 
-def assert_nothing_is_left(study: optuna.Study) -> None:
-    states = {trial.state for trial in study.trials}
-    assert states <= {optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL}
+def board_of(folder: Path, number: int, space: Space, kind: str = "sqlite") -> Board:
+    """The board as a worker sees it to whom no other one is alive."""
+    holder = LeaseHolder(FileLeases(folder / f"leases-{number}.json"), f"worker {number}", 30)
+    return Board("study", make_storage(kind, folder, None, 20, lambda text: None).studies, space, Team(holder))
+
+
+def measured_in(folder: Path, kind: str, space: Space) -> list[FrozenTrial]:
+    """The trials with results, after seeing that no trial is left and no policy has two."""
+    states = {trial.state for trial in study_of(folder, kind).trials}
+    assert states <= {TrialState.COMPLETE, TrialState.FAIL}
+    found = list(board_of(folder, 99, space, kind).measured().values())
+    assert all(trial.values for trial in found)
+    assert len({str(sorted(trial.params.items())) for trial in found}) == len(found), "a policy is on the board once"
+    return found
 
 
 @pytest.mark.parametrize("name,kind", [("tpe", "sqlite"), ("random", "journal"), ("nsga2", "sqlite")])
@@ -133,9 +145,7 @@ def test_workers_measure_what_was_asked_for_and_nothing_twice(
     assert workers[0].found == workers[1].found == workers[2].found
     assert len(workers[0].found) == len(set(workers[0].found)) == 30
     assert workers[0].found[0].is_keep_all
-    study = study_of(tmp_path, kind)
-    assert_nothing_is_left(study)
-    own = [trial.user_attrs["worker"] for trial in study.trials if trial.user_attrs.get("measured")]
+    own = [trial.user_attrs["worker"] for trial in measured_in(tmp_path, kind, space)]
     assert len(own) == 30 - 1 - len(space.defaults())
     assert len(set(own)) > 1, "the work was shared"
 
@@ -151,7 +161,7 @@ def test_a_worker_alone_continues_what_others_began(space: Space, tmp_path: Path
     run_all(workers)
     assert last.found == worker.found
     assert set(again.asked) == set(worker.found)
-    assert_nothing_is_left(study_of(tmp_path, "sqlite"))
+    measured_in(tmp_path, "sqlite", space)
 
 
 # With a pool, a worker always finds as many new candidates as it has room for.
@@ -173,7 +183,7 @@ def test_what_a_dead_worker_was_at_is_taken_over(pool: int, space: Space, tmp_pa
     run_all(workers)
     assert len(workers[0].found) == 20
     assert lost <= set(workers[0].found), "another worker measured what the dead one was at"
-    assert_nothing_is_left(study_of(tmp_path, "sqlite"))
+    measured_in(tmp_path, "sqlite", space)
 
 
 def test_a_small_space_ends_all_workers(facts: ModelFacts, tmp_path: Path) -> None:
@@ -182,7 +192,7 @@ def test_a_small_space_ends_all_workers(facts: ModelFacts, tmp_path: Path) -> No
     workers = [make(number, SamplerSettings("tpe", 50, 4, 0), space, Measured()) for number in range(2)]
     run_all(workers)
     assert {policy.label() for policy in workers[0].found} == {"keep-all", "withdraw@2", "withdraw@3", "withdraw@4"}
-    assert_nothing_is_left(study_of(tmp_path, "sqlite"))
+    measured_in(tmp_path, "sqlite", space)
 
 
 def test_a_worker_that_was_killed_while_it_wrote_its_proposal_is_survived(space: Space, tmp_path: Path) -> None:
@@ -195,7 +205,7 @@ def test_a_worker_that_was_killed_while_it_wrote_its_proposal_is_survived(space:
     [worker] = workers = [Worker(tmp_path, "sqlite", 1, settings, space, Measured())]
     run_all(workers)
     assert len(worker.found) >= 12
-    assert_nothing_is_left(study_of(tmp_path, "sqlite"))
+    measured_in(tmp_path, "sqlite", space)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
@@ -228,57 +238,48 @@ def test_a_worker_that_is_stopped_for_longer_than_its_lease_goes_on(
     assert set(again) <= set(other.asked), "the second worker took over what the first was at"
     assert first.found == second.found
     assert len(first.found) == len(set(first.found)) == 24
-    study = study_of(tmp_path, kind)
-    assert_nothing_is_left(study)
-    told = [trial for trial in study.trials if trial.user_attrs.get("measured")]
-    assert len(told) == 24 - 1 - len(space.defaults())
+    assert len(measured_in(tmp_path, kind, space)) == 24 - 1 - len(space.defaults())
 
 
-def board_of(folder: Path, number: int, space: Space) -> Board:
-    """The board as a worker sees it whose leases are all new to it."""
-    holder = LeaseHolder(FileLeases(folder / "leases.json"), f"worker {number}", 30)
-    return Board("study", make_storage("sqlite", folder, None, 20, lambda text: None).studies, space, Team(holder))
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_a_worker_that_is_killed_while_it_tells_its_result_leaves_one_trial_of_it(
+    kind: str, space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, end, killed = SamplerSettings("tpe", 20, 8, 0), optuna.Study.tell, list[int]()
+
+    def dies(study: optuna.Study, trial: optuna.Trial, values: object = None, **named: object) -> object:
+        if study.study_name == "study" and values is not None and not killed:
+            killed.append(trial.number)
+            raise _KilledError
+        return end(study, trial, values, **named)
+
+    monkeypatch.setattr(optuna.Study, "tell", dies)
+    run_all([Worker(tmp_path, kind, 0, settings, space, Measured(), lease_s=0.5)])
+    assert killed
+    workers = [Worker(tmp_path, kind, number, settings, space, Measured()) for number in (1, 2)]
+    run_all(workers)
+    assert len(workers[0].found) == 20
+    assert len(measured_in(tmp_path, kind, space)) == 20 - 1 - len(space.defaults())
 
 
-def chosen(board: Board, space: Space, policy: Policy) -> dict[Policy, optuna.Trial]:
-    """Reserve a policy for the worker of a board."""
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    trials = (study.ask() for _ in range(1000))
-    trial = next(trial for trial in trials if policy_of(trial, space) == policy)
-    return board.reserve([study.get_trials(deepcopy=False)[trial.number]], {})
+def test_a_worker_that_is_stopped_in_its_turn_leaves_what_another_has_taken(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one dies with it, so that it comes back in the end."""
+    ask, other, taken = optuna.Study.ask, board_of(tmp_path, 9, space), list[Policy]()
 
+    def stops(study: optuna.Study, *args: object, **named: object) -> optuna.Trial:
+        trial = ask(study, *args, **named)
+        if study.study_name == "study" and not taken:
+            combination_of(trial, space)
+            taken.append(Policy.keep_all())
+            assert other.take_over()
+            taken[:] = other.reserve([], {})
+        return trial
 
-def test_a_worker_may_come_back_at_any_point_of_a_take_over(space: Space, tmp_path: Path) -> None:
-    policy = Policy.withdraw(5)
-    row = row_of(policy)
-    mine, yours = (board_of(tmp_path, number, space) for number in (0, 1))
-
-    # It tells its result after it was listed as lost: there is one more trial, of what is then known.
-    trial = chosen(mine, space, policy)[policy]
-    listed = mine.running()
-    mine.tell(trial, row)
-    with pytest.MonkeyPatch.context() as late:
-        late.setattr(yours, "running", lambda: listed)
-        assert yours.take_over()
-    assert yours.policies(list(yours.measured().values())) == [policy]
-    assert yours.reserve([], {policy: row}) == {}
-
-    # It has told half of it: others know that there is a result, and the trial stays failed.
-    half = chosen(mine, space, policy)[policy]
-    half.set_user_attr("measured", True)
-    assert yours.take_over()
-    mine.tell(half, row)
-    assert yours.reserve([], {policy: row}) == {}
-    assert_nothing_is_left(study_of(tmp_path, "sqlite"))
-
-
-def test_what_its_worker_alone_has_measured_is_told_when_it_comes_up_again(space: Space, tmp_path: Path) -> None:
-    """The worker that took it over died before it measured it; a third one has to learn of it."""
-    policy = Policy.withdraw(5)
-    mine, yours = (board_of(tmp_path, number, space) for number in (0, 1))
-    trial = chosen(mine, space, policy)[policy]
-    assert yours.take_over()
-    mine.tell(trial, row_of(policy))
-    assert mine.measured() == {}
-    assert mine.reserve([], {policy: row_of(policy)}) == {}
-    assert yours.policies(list(yours.measured().values())) == [policy]
+    monkeypatch.setattr(optuna.Study, "ask", stops)
+    [worker] = workers = [Worker(tmp_path, "sqlite", 0, SamplerSettings("tpe", 16, 4, 0), space, Measured())]
+    run_all(workers)
+    assert set(taken) <= set(worker.found)
+    assert len(worker.found) == 16
+    measured_in(tmp_path, "sqlite", space)

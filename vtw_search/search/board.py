@@ -4,6 +4,9 @@ Every candidate that a sampler chose is one trial of it, running while its worke
 one whose worker is gone is put back into the queue. A worker that was only stopped for longer than its lease finds its
 trials ended when it comes back, at whatever point: that changes nothing, since whoever took them over finds the rows in
 the records.
+
+How a trial ended says what became of it, so that its end is one write: complete, or pruned if the measurement failed,
+is what was measured; failed is what was given up. One trial at most of a policy was measured.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from vtw_search.search.sampling import policy_of, tell
 from vtw_search.search.space import Space
 from vtw_search.search.team import Team
 
-_OWNER, _MEASURED, _SAMPLER, _ENDED = "worker", "measured", "sampler", "ended at trials"
+_OWNER, _SAMPLER, _ENDED = "worker", "sampler", "ended at trials"
+_MEASURED = TrialState.COMPLETE, TrialState.PRUNED
 
 
 class Board:
@@ -52,14 +56,12 @@ class Board:
             # In this order: whoever is killed in between leaves a trial that is put back once more, and then known.
             kept = {key: value for key, value in trial.user_attrs.items() if key == _SAMPLER}
             self._study.enqueue_trial(trial.params, user_attrs=kept)
-            with suppress(UpdateFinishedTrialError):  # its worker came back and ended it
-                self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            self._give_up(trial.number)
         return bool(lost)
 
     def measured(self) -> dict[int, FrozenTrial]:
         """Return the trials with results, by number."""
-        finished = self._trials(TrialState.COMPLETE, TrialState.FAIL)
-        return {trial.number: trial for trial in finished if trial.user_attrs.get(_MEASURED)}
+        return {trial.number: trial for trial in self._trials(*_MEASURED)}
 
     def running(self) -> list[FrozenTrial]:
         """Return the trials that workers are at."""
@@ -90,10 +92,10 @@ class Board:
             with suppress(UpdateFinishedTrialError):  # this worker was stopped in its turn, and another took the trial
                 trial.set_user_attr(_OWNER, self._team.leases.owner)
                 policy = policy_of(trial, self._space)
-                if policy is None or policy in found:
-                    tell(self._study, trial, None)
+                if policy is None or policy in self._before(trial):
+                    self._give_up(trial)
                 elif policy in known:
-                    # Perhaps by this worker alone: the trial under which it was measured may have been taken over.
+                    # By this worker alone: the trial under which it was measured was taken over.
                     self.tell(trial, known[policy])
                 else:
                     found[policy] = trial
@@ -102,8 +104,10 @@ class Board:
     def tell(self, trial: optuna.Trial, row: Row) -> None:
         """Store what was measured; a trial that was taken over meanwhile stays as it is."""
         with suppress(UpdateFinishedTrialError):
-            trial.set_user_attr(_MEASURED, True)
-            tell(self._study, trial, row, skip_if_finished=True)
+            if row.measurement.failure is None:
+                tell(self._study, trial, row, skip_if_finished=True)
+            else:
+                self._study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
 
     def ended_at(self) -> int | None:
         """Return for how many trials a worker has found that nothing is left to measure."""
@@ -112,6 +116,15 @@ class Board:
     def end(self, trials: int) -> None:
         """Let all workers stop."""
         self._study.set_user_attr(_ENDED, trials)
+
+    def _give_up(self, trial: optuna.Trial | int) -> None:
+        with suppress(UpdateFinishedTrialError):  # its worker came back and ended it
+            self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+
+    def _before(self, trial: optuna.Trial) -> list[Policy]:
+        """Return the policies that are measured, or being measured, under earlier trials than this one."""
+        found = self._trials(*_MEASURED, TrialState.RUNNING)
+        return self.policies([each for each in found if each.number < trial.number])
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states)
@@ -124,7 +137,7 @@ class Board:
 def copy_of(trial: FrozenTrial) -> FrozenTrial:
     """Return a trial of the board as this worker's own sampler takes it."""
     return create_trial(
-        state=trial.state,
+        state=TrialState.FAIL if trial.state == TrialState.PRUNED else trial.state,
         values=trial.values,
         params=trial.params,
         distributions=trial.distributions,

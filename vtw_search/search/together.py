@@ -111,7 +111,8 @@ class _Explorer:
                 self._seen.add(trial.number)
         for policy, trials in self._chosen.items():
             for trial in trials:
-                tell(self._study, trial, self._known[policy])
+                # Without a row where another worker has it: this one was stopped in its turn.
+                tell(self._study, trial, self._known.get(policy))
 
     def policies(self) -> list[Policy]:
         """Return all that were measured, in an order that does not depend on the worker."""
