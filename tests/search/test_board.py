@@ -1,4 +1,4 @@
-"""The board of several workers that die, are stopped and come back at any point: one trial of a policy has its result."""
+"""The board of workers that die, are stopped and come back at any point: one trial of a policy has its result."""
 
 from __future__ import annotations
 
