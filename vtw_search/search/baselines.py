@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated
 
-import numpy as np
 import pandas as pd
 from pydantic import Field, TypeAdapter
 
@@ -76,12 +75,19 @@ def baselines_of(
     kinds = [_randoms(budget, facts, visual, macs)]
     if not {"before_decoder", "grids"} & set(facts.missing):
         kinds.append(_poolings(budget, facts, visual, macs))
+    kinds = [kind for kind in kinds if kind]
+    firsts = [[_numbered(first, position) for position in _positions(first, facts)] for first, *_ in kinds]
+    scores = _scores([policy for tried in firsts if len(tried) > 1 for policy in tried], accuracy)
     found: list[Policy] = []
-    for first, *others in filter(None, kinds):
-        tried = [_numbered(first, position) for position in _positions(first, facts)]
-        best = tried[int(np.argmax(accuracy(tried)))] if len(tried) > 1 else first
+    for tried, (_, *others) in zip(firsts, kinds, strict=True):
+        best = max(tried, key=lambda policy: scores.get(policy, 0.0))
         found += [*tried, *(_numbered(policy, best.stages[0].position) for policy in others)]
     return list(dict.fromkeys(found))
+
+
+def _scores(policies: Sequence[Policy], accuracy: Callable[[Sequence[Policy]], Sequence[float]]) -> dict[Policy, float]:
+    """Return the accuracies of policies, which are measured together."""
+    return dict(zip(policies, accuracy(policies), strict=True)) if policies else {}
 
 
 def _positions(policy: Policy, facts: ModelFacts) -> Sequence[str]:
